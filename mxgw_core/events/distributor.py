@@ -288,8 +288,8 @@ class Distributor:
         if self.end_error is not None:
             raise self.end_error
         place = self.decide(start, older_until)
-        if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
-            lost, self.never_delivered = self.never_delivered, None
+        lost = self.never_delivered if start is Start.OLDEST_RETAINED else None
+        if lost is not None:
             # Events that were forgotten since then are lost as well, so the gap reaches up to where the events begin.
             gap = replace(lost, last=max(lost.last, place.cursor))
             place = StartPlace(place.cursor, was_resuming=False, recovered=False, gap=gap)
@@ -310,6 +310,8 @@ class Distributor:
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()
         self._was_attached = True
+        if lost is not None:
+            self.never_delivered = None
         if place.was_resuming:
             self.counts.count(RESUMES, str(place.recovered).lower())
             self.counts.replayed.observe(subscriber.unread.events)

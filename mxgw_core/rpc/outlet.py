@@ -12,6 +12,7 @@ and lets other tasks run between the answers of filters. Otherwise it waits for 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -99,6 +100,10 @@ class Outlet:
         # yet, or the stream is over.
         self._job: Callable[[], Awaitable[None]] | None = None
         self._is_away = False
+        # `pump` runs, and was called again by something that it called itself, such as a filter of a plugin.
+        self._is_pumping = self._pump_again = False
+        # The pieces of a history store are sent before the subscriber's own events.
+        self._is_sending_older = False
         # The error that ends the stream; the task raises it.
         self._error: BaseException | None = None
         # Set when the task has something to do.
@@ -130,7 +135,7 @@ class Outlet:
                 if older is not None:
                     await self._send_older(older)
                 subscriber.on_work = self.pump
-                await self._work(until=lambda: False)
+                await self._work()
         except TimeoutError:
             error = subscriber.end_error
             if error is None or not self._cutoff.expired():
@@ -150,14 +155,24 @@ class Outlet:
         """Write until nothing is left, or until the transport accepts no more at once."""
         if self._is_away or self._writer.unsent_bytes:
             return
+        if self._is_pumping:
+            self._pump_again = True
+            return
+        self._is_pumping = True
         try:
-            while (frame := self._next_frame()) is not None:
-                if not self._writer.try_write(frame):
-                    self._subscriber.is_idle = False
+            while True:
+                while (frame := self._next_frame()) is not None:
+                    if not self._writer.try_write(frame):
+                        self._subscriber.is_idle = False
+                        return
+                    self._wrote()
+                if self._is_away or not self._pump_again:
                     return
-                self._wrote()
+                self._pump_again = False
         except BaseException as error:  # filters, paces and snapshots can fail here as well as the transport
             self._over(error)
+        finally:
+            self._is_pumping = self._pump_again = False
 
     def _landed(self, error: BaseException | None) -> None:
         """Continue after the pending write has ended."""
@@ -170,7 +185,9 @@ class Outlet:
     def _wrote(self) -> None:
         self._written = self._subscriber.delivered
         self._written_at = time.monotonic()
-        if self._is_ending:
+        if self._is_sending_older:
+            self._called.set()  # the task gets the next page; all pages together have the time of one message
+        elif self._is_ending:
             self._ends()
 
     def _next_frame(self) -> bytes | None:
@@ -215,7 +232,7 @@ class Outlet:
         if subscriber.is_asking:
             self._call(turn)
             return None
-        if subscriber.on_work is None:  # the last page of the history store was written; the task gets the next page
+        if self._is_sending_older:  # nothing of the page was for this reader; the task gets the next page
             self._called.set()
         elif (due_s := subscriber.source.due_in_s()) is not None:
             return self._wait(due_s)
@@ -237,10 +254,16 @@ class Outlet:
         self.pump()
 
     def _held_s(self) -> float:
-        """Return for how long paces hold events back now; 0 once the end of the stream is decided."""
+        """Return for how long to hold events back now; 0 when no pace does, and once the end of the stream is decided.
+
+        Streams of one key share its pace. They try again after random times, because after fixed times the same stream
+        would be the first one again and again.
+        """
         if self._is_ending:
             return 0.0
-        return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))
+        held_s = max(pace.wait_s() for pace in self._paces)
+        share = random.uniform(0.5, 1.0)  # noqa: S311  nothing secret
+        return min(_LONGEST_HOLD_S, held_s) * share if held_s > 0 else 0.0
 
     # silence, and the end
 
@@ -279,24 +302,28 @@ class Outlet:
         self._subscriber.is_idle = False
         self._called.set()
 
-    async def _work(self, until: Callable[[], bool]) -> None:
+    async def _work(self, until: Callable[[], bool] = lambda: False) -> None:
         """Run the jobs of the stream's task until `until` returns True.
 
         Raises:
             BaseException: the error that ends the stream.
         """
-        self.pump()
-        while not until():
+        while True:
+            self.pump()
+            if self._error is not None:
+                error, self._error = self._error, None
+                try:
+                    raise error
+                finally:
+                    del error  # the traceback refers to this frame, so a kept error would refer to itself
+            if until():
+                return
             await self._called.wait()
             self._called.clear()
-            if self._error is not None:
-                error, self._error = self._error, None  # a kept error would refer to itself through its traceback
-                raise error
             job, self._job = self._job, None
             if job is not None:
                 await job()
-                self._is_away = False
-            self.pump()
+                self._is_away = self._error is not None
 
     async def _fetch(self) -> None:
         try:
@@ -310,12 +337,12 @@ class Outlet:
     async def _send_older(self, older: AsyncGenerator[Piece, None]) -> None:
         """Send what a history store has, one piece after another."""
         subscriber = self._subscriber
-        self._take = subscriber.take_fed
+        self._take, self._is_sending_older = subscriber.take_fed, True
         async with aclosing(older):
             async for piece in older:
                 subscriber.feed(piece)
                 await self._work(until=lambda: not (subscriber.is_asking or self._writer.unsent_bytes))
-        self._take = subscriber.take
+        self._take, self._is_sending_older = subscriber.take, False
 
     def _opened(self) -> bytes:
         distributor, place, subscriber = self._distributor, self._subscriber.place, self._subscriber

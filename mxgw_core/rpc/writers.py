@@ -10,7 +10,6 @@ starts. If one of the two is not true, each message is written by a task.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -54,17 +53,36 @@ class ResponseWriter(ResponseStream, Protocol):
         """Give up the pending write, if there is one."""
 
 
+class WriteDriver:
+    """Decides whether grpc's writes are driven without tasks. Made when the gateway starts; needs a running event loop.
+
+    Attributes:
+        works: whether writes are driven. Becomes False, with one warning in the log, when something does not fit.
+    """
+
+    def __init__(self) -> None:
+        self.works = True
+        if problem := _problem_with_driving():
+            self.does_not_fit(problem)
+
+    def does_not_fit(self, problem: str) -> None:
+        """Write with tasks from now on."""
+        if self.works:
+            self.works = False
+            log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
+
+
 class GrpcStream:
-    """The response messages of one gRPC call. With `drives`, they are written without a task, see `can_drive`."""
+    """The response messages of one gRPC call."""
 
-    __slots__ = ("_begun", "_context", "_coroutine", "_drives", "_pending", "on_writable", "unsent_bytes")
+    __slots__ = ("_begun", "_context", "_coroutine", "_driver", "_pending", "on_writable", "unsent_bytes")
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], *, drives: bool) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], driver: WriteDriver) -> None:
         self._context = context
-        self._drives = drives
+        self._driver = driver
         self._begun = False
-        # The coroutine of the last write, if it is driven here. `_pending` is the future that this coroutine waits for;
-        # without driving it is the task that writes.
+        # The coroutine of the write under way, if it is driven here; `_pending` is the future that it waits for, or
+        # None while it only lets others run. For a write that is not driven, `_pending` is the task that writes.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._pending: asyncio.Future[Any] | None = None
         self.on_writable: Callable[[BaseException | None], None] = _nobody
@@ -84,14 +102,17 @@ class GrpcStream:
             raise PeerGone from error
 
     def try_write(self, data: bytes) -> bool:
-        coroutine = self._context.write(data)
-        if self._drives:
-            self._coroutine = coroutine
-            if self._go_on():
-                return True
-        else:
-            self._pending = asyncio.get_running_loop().create_task(coroutine, name="grpc:write")
-            self._pending.add_done_callback(self._task_ended)
+        writing: object = self._context.write(data)
+        if self._driver.works:
+            if asyncio.iscoroutine(writing):
+                self._coroutine = writing
+                if self._go_on():
+                    return True
+                self.unsent_bytes = len(data)
+                return False
+            self._driver.does_not_fit(f"grpcio {grpc.__version__} does not write in a coroutine")
+        self._pending = asyncio.get_running_loop().create_task(_finished(writing), name="grpc:write")
+        self._pending.add_done_callback(self._task_ended)
         self.unsent_bytes = len(data)
         return False
 
@@ -99,16 +120,26 @@ class GrpcStream:
         """Run grpc's write until it waits for something; return True when the write has ended instead."""
         assert self._coroutine is not None
         try:
-            future: asyncio.Future[Any] = self._coroutine.send(None)
+            waits_for: object = self._coroutine.send(None)
         except StopIteration:
+            self._coroutine = None
             return True
         except Exception as error:  # grpc has no public exception type for an ended connection
+            self._coroutine = None
             raise PeerGone from error
-        self._pending = future
-        future.add_done_callback(self._resume)
+        if asyncio.isfuture(waits_for):
+            self._pending = waits_for
+            waits_for.add_done_callback(self._resume)
+        elif waits_for is None:  # as asyncio.sleep(0) does: it lets others run
+            asyncio.get_running_loop().call_soon(self._resume)
+        else:
+            self._coroutine = None
+            raise RuntimeError(f"grpc's write waits for {type(waits_for).__name__}, which is no future")
         return False
 
-    def _resume(self, _: asyncio.Future[Any]) -> None:
+    def _resume(self, _: object = None) -> None:
+        if self._coroutine is None:  # aborted meanwhile
+            return
         try:
             if not self._go_on():
                 return
@@ -132,28 +163,24 @@ class GrpcStream:
 
     def abort(self) -> None:
         self.on_writable = _nobody
-        pending, self._pending = self._pending, None
         self.unsent_bytes = 0
-        if pending is None:
-            return
-        pending.remove_done_callback(self._resume if self._drives else self._task_ended)
-        pending.cancel()
-        if self._drives and self._coroutine is not None:
+        coroutine, self._coroutine = self._coroutine, None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.remove_done_callback(self._task_ended if coroutine is None else self._resume)
+            pending.cancel()
+        if coroutine is not None:
             with suppress(BaseException):  # ends the coroutine in the same way as the cancellation of a task
-                self._coroutine.throw(asyncio.CancelledError())
+                coroutine.throw(asyncio.CancelledError())
 
 
-def can_drive() -> bool:
-    """Return whether writes can be driven without tasks; log a warning if not. Needs a running event loop."""
-    problem = _problem_with_driving()
-    if problem:
-        log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
-    return not problem
+async def _finished(writing: Any) -> None:
+    """Wait until a write has ended, whatever kind of awaitable it is."""
+    await writing
 
 
 def _problem_with_driving() -> str:
-    if not inspect.iscoroutinefunction(getattr(grpc.aio.ServicerContext, "write", None)):
-        return f"grpcio {grpc.__version__} does not write in a coroutine"
+    """Return why a coroutine cannot be driven without a task here; "" when it can."""
     future = asyncio.get_running_loop().create_future()
     waiting = _waiting_for(future)
     try:
