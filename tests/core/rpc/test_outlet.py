@@ -27,7 +27,7 @@ from mxgw_core.events.overflow import overflow_error
 from mxgw_core.events.pieces import Gap, Piece, chunk_of
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.rpc.outlet import Outlet
-from mxgw_core.rpc.writers import ResponseWriter
+from mxgw_core.rpc.writers import PeerGone, ResponseWriter
 
 pytestmark = pytest.mark.asyncio
 
@@ -259,6 +259,43 @@ async def test_a_filter_that_fails_ends_its_stream_and_is_not_the_workers_failur
         assert isinstance(await it.over(), ValueError)
 
 
+async def test_a_filter_that_brings_new_events_writes_none_of_them_out_of_order() -> None:
+    pump = Pump()
+
+    class Brings:
+        is_done = False
+
+        def keep(self, item: ItemRecord, kind: int) -> bool:
+            if not self.is_done:
+                self.is_done = True
+                pump.events(1)
+            return True
+
+    async with served(Brings(), is_fast=True, pump=pump) as it:
+        pump.events(1)
+
+        assert it.written == [[1], [2]]
+        assert not it.running.done()
+
+
+async def test_a_snapshot_that_brings_new_events_is_followed_by_them() -> None:
+    pump = Pump()
+
+    class Brings(Snapshot):
+        def frames(self, limit_bytes: int) -> Iterator[bytes]:
+            pump.events(1)
+            yield from super().frames(limit_bytes)
+
+    async with served(is_fast=True, pump=pump) as it:
+        it.subscriber.want_snapshot()
+        await turns()
+        it.snapshots.put_nowait(Brings(0))
+        for _ in range(4):
+            await turns()
+
+        assert it.written == [b"snapshot", b"snapshot end", [1]]
+
+
 async def test_a_cancelled_stream_gives_up_the_write_under_way() -> None:
     async with served() as it:
         it.pump.events(1)
@@ -423,6 +460,71 @@ async def test_pages_of_a_history_store_come_first_and_one_after_another() -> No
         await turns()
 
         assert it.written[-1] == [7]
+
+
+async def test_older_events_of_a_stream_that_ends_have_the_time_of_one_message_all_together() -> None:
+    pages = asyncio.Queue[int]()
+
+    async def older() -> AsyncGenerator[Piece, None]:
+        while True:
+            first = await pages.get()
+            yield chunk_of(first, first, batch([first]))
+
+    pump = Pump()
+    pump.events(9)
+    async with served(is_fast=True, older=older(), pump=pump, drain_s=5.0) as it:
+        it.subscriber.finish(overflow_error(it.subscriber, 9, 9))
+        for first in (1, 2):
+            advance(2)
+            pages.put_nowait(first)
+            await turns()
+
+        assert not it.running.done()
+
+        advance(1)
+        cut = await it.over()
+
+        assert isinstance(cut, SubscriberOverflow)
+        assert (it.written, cut.metadata["lost_from"]) == ([[1], [2]], "3")
+
+
+async def test_a_page_that_cannot_be_written_ends_the_stream_before_the_next_page_is_asked_for() -> None:
+    asked: list[int] = []
+
+    async def older() -> AsyncGenerator[Piece, None]:
+        for first in (1, 2):
+            asked.append(first)
+            yield chunk_of(first, first, batch([first]))
+
+    gone = PeerGone()
+    async with served(older=older()) as it:
+        it.transport.land(gone)
+
+        assert await it.over() is gone
+        assert asked == [1]
+
+
+async def test_the_next_page_is_asked_for_while_a_pace_holds_events_back() -> None:
+    asked: list[int] = []
+
+    class Pace:
+        held_s = 0.0
+
+        def wait_s(self) -> float:
+            return self.held_s
+
+        def sent(self, events: int) -> None:
+            self.held_s = 1.0
+
+    async def older() -> AsyncGenerator[Piece, None]:
+        for first in (1, 2):
+            asked.append(first)
+            yield chunk_of(first, first, batch([first]))
+
+    async with served(is_fast=True, older=older(), paces=(Pace(),)) as it:
+        await turns()
+
+        assert (it.written, asked) == ([[1]], [1, 2])
 
 
 # silence, and a reader that stalls
