@@ -62,7 +62,8 @@ class Call:
         self.is_remembered = False
         self.timeout_ms = timeout_ms
         self.item_serials = item_serials
-        # Makes the answer when the deadline passes. A command that has a partial result sets it.
+        # Called when the deadline passes; returns the answer. Only a command that can answer with a partial result sets
+        # this function.
         self.last_words: Callable[[], CommandReply] | None = None
         # The deadline in the event loop's time; None without a deadline.
         self.deadline: float | None = None

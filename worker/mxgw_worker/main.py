@@ -62,7 +62,7 @@ def _waited_as_spare(arguments: list[str]) -> bool:
 def _import_backend(kind: str) -> None:
     try:
         backend_factory(kind)
-    except Exception:  # The error is reported when a session creates this backend. Other sessions do not need it.
+    except Exception:  # This error is not reported here. `create_backend` raises it again when the backend is created.
         log.debug("backend kind %s cannot be imported", kind, exc_info=True)
 
 

@@ -102,7 +102,7 @@ class ReadBulk:
         return _Awaited(reading, item_handle, hidden=key)
 
     async def _clear(self, awaited: list[_Awaited]) -> None:
-        """Remove the hidden items in a turn of the backend. This is done even if the call has failed."""
+        """Take the backend's turn and remove the hidden items. This is done even if the call has failed."""
         for one in awaited:
             if one.item is not None:
                 del one.item.readings[one.reading]

@@ -58,8 +58,8 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker ends. `goodbye` is the reason for the gateway. It is empty when the gateway knows the reason
-    already, or is not connected.
+    """Why the worker ends. `goodbye` is the reason for the gateway. `goodbye` is empty when the gateway knows the
+    reason already, or when the worker has no connection to the gateway.
     """
 
     exit_code: ExitCode

@@ -312,8 +312,9 @@ class Subscriptions:
             check_session(error)
             fault = error.code
         finally:
-            # Without results the items wait for another request. This includes a request that was cancelled: the
-            # server has perhaps made its monitored items, but they are not used.
+            # When there are no results, the items are put back, so that a later request creates their monitored items.
+            # This is also done when the request was cancelled. In that case the server has perhaps created monitored
+            # items, but they are not used.
             if not results:
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
@@ -361,7 +362,7 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # Resolved again later, because the node may exist then.
+        item.node_id = None  # The reference is resolved again later, because the node may exist then.
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:
