@@ -51,7 +51,7 @@ class AlarmWatch:
         # True once a first list of alarms has come from the backend. Until then `_alarms` is not complete.
         self._is_shown = False
         self._away = ""
-        # Set by every report of the alarm manager. It ends the waiting of a poll.
+        # Every report of the alarm manager sets this, so that a waiting poll goes on.
         self._news = asyncio.Event()
 
     async def poll(self, call: Call, query: PollAlarms) -> CommandReply:

@@ -50,7 +50,9 @@ class Call:
     def __init__(
         self, answer: Callable[[CommandReply], None], timeout_ms: int, item_serials: Sequence[int] = ()
     ) -> None:
-        """Start the deadline, if there is one. `CommandRequest` explains `item_serials`."""
+        """Start the timer of the deadline, if the command has a deadline. `CommandRequest` in worker.proto explains
+        `item_serials`.
+        """
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self._timer: asyncio.TimerHandle | None = None

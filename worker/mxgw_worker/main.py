@@ -52,7 +52,9 @@ def main() -> int:
 
 
 def _waited_as_spare(arguments: list[str]) -> bool:
-    """Import the backend and wait for the start-up frame; return False when the input ended without one."""
+    """Import the backend and wait for the start-up frame, as a spare worker, which has no session yet. Return False
+    when the input ended without a frame.
+    """
     _, ready_fd, kind = arguments
     _import_backend(kind)
     os.close(int(ready_fd))

@@ -25,7 +25,7 @@ _GAP_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some consecutive events, each as a record (see encoded_events.py). The records joined are an encoded EventBatch."""
+    """Some consecutive events, each as a record (encoded_events.py). The records joined are an encoded EventBatch."""
 
     first_sequence: int
     last_sequence: int

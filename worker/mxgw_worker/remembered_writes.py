@@ -15,8 +15,8 @@ from typing import TypeAlias
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Failure
 from mxgw_worker.calls import Call, CallExpired, CallFailed, report_bug
 
-# The time that the contract promises. A client repeats a call within seconds. A program or a gateway that was restarted
-# repeats it within minutes.
+# How long an outcome is remembered, as the contract promises. A client repeats a call within seconds. A program or a
+# gateway that was restarted repeats it within minutes.
 REMEMBERED_S = 600.0
 # Limits for the memory of one worker, which uses about 25 MiB without remembered writes. They are enough for 33 single
 # writes per second during ten minutes.

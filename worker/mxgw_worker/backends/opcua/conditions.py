@@ -79,9 +79,9 @@ class Conditions:
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
         # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
-        # Set when `maintain` has to subscribe or refresh again.
+        # This is set when `maintain` has to subscribe or refresh again.
         self._wake = asyncio.Event()
-        # Held while a subscription is created, because two subscriptions would deliver every event twice.
+        # This lock is held while a subscription is created, because two subscriptions would deliver every event twice.
         self._beginning = asyncio.Lock()
 
     # The methods of `AlarmPublisher`.

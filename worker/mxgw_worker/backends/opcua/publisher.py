@@ -39,7 +39,8 @@ class Subscription:
         self.last_heard = 0.0
         self.silence_limit_s = 0.0
         self.suspected = False  # True when the subscription was silent for too long at the last check.
-        self.gap_due = ""  # Why values were missed. Reported as a gap when the subscription exists again.
+        # Why values were missed; "" when none were. This is reported as a gap when the subscription exists again.
+        self.gap_due = ""
         self.closing = False
         # `on_events` and `on_lost` are set only when this is a subscription to events, and not to items. `on_events` is
         # called with the events, and `on_lost` when events are missing.
@@ -73,7 +74,8 @@ class Publisher:
         self.by_id: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._any = asyncio.Event()  # Set while a subscription exists. A publish request without one is an error.
-        # Held during a delivery. Messages are delivered one after the other, also while a delivery waits for Republish.
+        # This lock is held during a delivery: messages are delivered one after the other, also while a delivery waits
+        # for Republish.
         self._taking = asyncio.Lock()
         self._publishers = 0
 
@@ -183,8 +185,8 @@ class Publisher:
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
 
     async def take_back(self, subscription: Subscription) -> bool:
-        """Return True when the server kept the subscription, and everything that it published meanwhile was
-        delivered.
+        """Return True when the server kept the subscription, and everything that the server published on it during the
+        outage was delivered.
         """
         parameters = ua.TransferSubscriptionsParameters()
         parameters.SubscriptionIds = [subscription.id]

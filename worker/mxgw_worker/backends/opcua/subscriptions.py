@@ -48,7 +48,8 @@ class Subscriptions:
         self._by_handle: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # Ids of subscriptions that must be deleted at the server.
         self._client_handles = 0
-        self._wake = asyncio.Event()  # Set by every change that must be sent; cleared by `maintain`.
+        # Every change that must be sent to the server sets this, and `maintain` clears it.
+        self._wake = asyncio.Event()
         self.publisher = Publisher(connection, emitter, self.rebuild)
 
     # Methods that the backend calls.

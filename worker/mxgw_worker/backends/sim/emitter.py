@@ -28,7 +28,7 @@ _NO_VALUE = MxValue()
 # The number of samples that fill a buffer. A full buffer is sent before its interval ends, so that nothing is lost and
 # memory stays bounded.
 BUFFERED_SAMPLES = 1_000
-# When an outage concerns all items, each timer call handles this number of items.
+# An outage concerns all items. They are handled in chunks of this size, one chunk per timer call.
 _CHUNK_ITEMS = 200
 
 

@@ -111,7 +111,8 @@ class LoadGenerator:
         self._is_unthrottled = options.burst == "max"
         self._text_bytes = options.text_bytes
         self._message = MxValue()  # The sink encodes before it returns, so one message serves all events.
-        # Key: attached item. Value: False until its first value was sent; True when it gets its values round robin.
+        # Key: item that gets values. Value: False until its first value was sent; True when it gets its values round
+        # robin.
         self._members: dict[Item, bool] = {}
         self._first: deque[Item] = deque()
         self._ring: list[Item] = []
@@ -185,7 +186,7 @@ class LoadGenerator:
         self._emitter.timers.after(min(pause_s, 1.0), self._tick)
 
     def _send_next(self, count: int) -> int:
-        """Send up to `count` events round robin, but stop after `_SLICE_S`. Return the number of events that were sent."""
+        """Send up to `count` events round robin, for at most about `_SLICE_S`. Return how many events were sent."""
         clock = self._emitter.clock
         deadline = clock.monotonic() + _SLICE_S
         sent = 0
