@@ -82,8 +82,8 @@ def quality_class(raw_quality: int) -> v.Quality.ValueType:
 
 
 def status(success: int, category: int, detected_by: int, detail: int) -> v.MxStatus:
-    """Return the message of one MXSTATUS_PROXY. Each native number is kept in a raw field; the mapped field beside it
-    is UNSPECIFIED when the number is unknown.
+    """Return one MXSTATUS_PROXY as a message. Each native number is kept in a raw field; the mapped field beside it is
+    UNSPECIFIED when the number is unknown.
     """
     return v.MxStatus(
         success=success,
@@ -128,7 +128,7 @@ def is_ok(statuses: Sequence[v.MxStatus]) -> bool:
 
 
 def to_value(value: PyValue, data_type: int | None = None) -> v.MxValue:
-    """Return the message of a Python value.
+    """Return a Python value as a message.
 
     `data_type` is a native MxDataType number (docs/reference/mxaccess.md#data-types), which is stored in the message.
     It decides between float and double, and it limits an int to 32 bits when it is Integer. Without `data_type`, a
@@ -239,7 +239,8 @@ def _empty_array(data_type: int | None) -> v.MxArray:
 
 
 def from_value(message: v.MxValue) -> PyValue:
-    """Return the Python value of a message: None when the message has no kind, a list when it is an array."""
+    """Return the Python value that a message contains: None when the message has no kind, a list when it is an array.
+    """
     match message.WhichOneof("kind"):
         case "boolean":
             return message.boolean

@@ -1,9 +1,9 @@
 """Keeps the changes of the backend's alarms in one numbered list, from which the gateway requests the new changes.
 
-An alarm manager that does not report changes by itself (docs/reference/mxaccess.md#alarms) is polled, and its new list
-of alarms is compared with the previous list. An alarm manager that reports changes by itself adds them to the same
-numbered list. The gateway decides when it polls: it requests the changes after a revision, which is the number of a
-change.
+When an alarm manager does not report changes by itself (docs/reference/mxaccess.md#alarms), the worker fetches the list
+of alarms at each poll of the gateway, and compares the list with the previous one. An alarm manager that reports
+changes by itself adds them to the same numbered list. In a poll the gateway requests the changes after a revision,
+which is the number of a change.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class AlarmWatch:
         # The kept changes, with the revisions `_revision - len(_changes) + 1` to `_revision`.
         self._changes: deque[Alarm] = deque(maxlen=KEPT_CHANGES)
         self._revision = 1
-        # The report whose pages are being fetched, and its alarms. `_reports` is the number of this report; it is part
-        # of the report's page tokens.
+        # The report whose pages the gateway fetches at the moment, and the alarms of this report. `_reports` counts the
+        # reports. The number of the report is in each of its page tokens.
         self._paged: tuple[AlarmReport, Sequence[Alarm]] = (AlarmReport(), ())
         self._reports = 0
         self._is_following = False
         # True once a first list of alarms has come from the backend. Until then `_alarms` is not complete.
         self._is_shown = False
         self._away = ""
-        # Set by every report of the alarm manager. It ends the waiting of a poll.
+        # Every report of the alarm manager sets this, so that a waiting poll goes on.
         self._news = asyncio.Event()
 
     async def poll(self, call: Call, query: PollAlarms) -> CommandReply:
         """Return the changes after a revision, or all active alarms when these changes are not kept any more.
 
-        A query with a page token gets the next page of the report before.
+        The answer is a report. A query with a page token gets the next page of the report that the poll before began.
 
         Raises:
             CallFailed: ALARMS_NOT_SUPPORTED, ALARMS_UNAVAILABLE or BAD_PAGE_TOKEN.
@@ -137,7 +137,7 @@ class AlarmWatch:
             self._paged = AlarmReport(), ()
         return CommandReply(alarms=report)
 
-    # The methods of `AlarmListener`, and methods that wait for calls of them.
+    # The methods of `AlarmListener`, and methods that wait until the alarm manager calls one of them.
 
     async def _follow(self, source: AlarmPublisher, query: PollAlarms) -> None:
         if not self._is_following:
@@ -163,7 +163,7 @@ class AlarmWatch:
             pass
 
     def changed(self, alarm: Alarm) -> None:
-        """Note the new state of an alarm; see `AlarmListener.changed`."""
+        """Put the new state of an alarm into the list of changes; see `AlarmListener.changed`."""
         known = self._alarms.get(alarm.alarm_id)
         if known is alarm or known == alarm:
             return
@@ -175,7 +175,9 @@ class AlarmWatch:
         self._note(alarm)
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
-        """Note all active alarms; see `AlarmListener.refreshed`. A known alarm that is not in `alarms` has ended."""
+        """Put all differences from these active alarms into the list of changes; see `AlarmListener.refreshed`. A known
+        alarm that is not in `alarms` has ended.
+        """
         self._away, self._is_shown = "", True
         listed = {alarm.alarm_id: alarm for alarm in alarms}
         for alarm in _missing(self._alarms, listed):
@@ -189,7 +191,7 @@ class AlarmWatch:
         self._news.set()
 
     def failed(self, detail: str) -> None:
-        """Note that the alarm manager is not available; see `AlarmListener.failed`."""
+        """Make polls fail until the alarm manager is available again; see `AlarmListener.failed`."""
         self._away = detail or "the alarm manager is away"
         self._news.set()
 

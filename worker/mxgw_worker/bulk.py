@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Deferred:
-    """An entry whose item is busy, with its ticket for the queue of this item."""
+    """An entry that waits for the item's turn (turns.py). The ticket is its place in the queue of the item."""
 
     index: int
     item: Item
@@ -42,8 +42,8 @@ class _Deferred:
 
 
 class Bulk:
-    """Runs bulk calls as series of single methods. One turn of the backend serves all entries, except the entries of
-    busy items, which follow later.
+    """Runs bulk calls as series of single methods. The backend's turn is taken once for all entries. Only the entries
+    of busy items, whose turns other calls have, run later.
     """
 
     def __init__(self, methods: Methods) -> None:
@@ -187,7 +187,7 @@ async def _finish(
     deferred: list[_Deferred],
     later: Callable[[_Deferred], Awaitable[BulkItemResult]],
 ) -> None:
-    """Run the deferred entries, each when its item is free.
+    """Run the deferred entries. Each entry runs as soon as it has its item's turn.
 
     Raises:
         CallExpired: the deadline passed before all entries were done.

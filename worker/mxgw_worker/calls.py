@@ -50,7 +50,9 @@ class Call:
     def __init__(
         self, answer: Callable[[CommandReply], None], timeout_ms: int, item_serials: Sequence[int] = ()
     ) -> None:
-        """Start the deadline, if there is one. `CommandRequest` explains `item_serials`."""
+        """Start the timer of the deadline, if the command has a deadline. `CommandRequest` in worker.proto explains
+        `item_serials`.
+        """
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +64,8 @@ class Call:
         self.is_remembered = False
         self.timeout_ms = timeout_ms
         self.item_serials = item_serials
-        # Makes the answer when the deadline passes. A command that has a partial result sets it.
+        # Called when the deadline passes; returns the answer. Only a command that can answer with a partial result sets
+        # this function.
         self.last_words: Callable[[], CommandReply] | None = None
         # The deadline in the event loop's time; None without a deadline.
         self.deadline: float | None = None

@@ -68,8 +68,8 @@ def varint(number: int) -> bytes:
 
 
 class TimeEncoder:
-    """Encodes Timestamps, each with its length before it. It keeps the last encoded Timestamp, and the bytes of its
-    whole second.
+    """Encodes Timestamps, each with its length before it. The encoder keeps the last encoded Timestamp, and the encoded
+    seconds of that Timestamp without the nanoseconds.
     """
 
     __slots__ = ("_encoded", "_ns", "_second_bytes", "_second_ns")
@@ -153,11 +153,11 @@ class RecordEncoder:
         self._now_ns = now_ns
         self._source_time = TimeEncoder()
         self._worker_time = TimeEncoder()
-        # Key: raw quality. Value: the encoded fields DataChange.quality and raw_quality, and whether they mean
-        # "initialising".
+        # Key: raw quality. Value: the encoded fields DataChange.quality and raw_quality, and True when the quality
+        # means that no real value has come yet.
         self._qualities: dict[int, _Quality] = {}
-        # Key: encoded MxStatus. Value: the encoded field of DataChange, and whether it means "initialising" or a
-        # failure.
+        # Key: encoded MxStatus. Value: the encoded field of DataChange, True when the status means that no real value
+        # has come yet, and True when the status is a failure.
         self._statuses: dict[bytes, _Status] = {}
         # Event.server_handle, Event.worker_time and the tag of the body, encoded for the last data change.
         self._after_head = b""
@@ -176,8 +176,8 @@ class RecordEncoder:
         statuses: Sequence[MxStatus],
         raw_source_time: str,
     ) -> bytes:
-        """Return the record of a data change. This is one long function, because calls would make it noticeably
-        slower.
+        """Return a data change as a record, which is one encoded event. This is one long function, because calls would
+        make it noticeably slower.
         """
         encoded_value = value.SerializeToString()
         if len(statuses) == 1:
@@ -223,7 +223,9 @@ class RecordEncoder:
     def other(
         self, sequence: int, kind: int, item_serial: int, server_handle: int, item_handle: int, body: bytes
     ) -> bytes:
-        """Return the record of an event of another kind. `body` is the encoded body of the event."""
+        """Return an event that is not a data change as a record, which is one encoded event. `body` is the encoded body
+        of the event.
+        """
         head = _HEAD(_SEQUENCE_TAG, sequence, _SERIAL_TAG, item_serial, _KIND_TAG, kind, _ITEM_HANDLE_TAG, item_handle)
         worker_time = self._worker_time.encode(self._now_ns())
         event = b"".join(
@@ -267,8 +269,8 @@ class RecordEncoder:
 
 
 def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
-    """Return an element of `Snapshot.items`, made from the record of a data change. The record must come from
-    `RecordEncoder.data_change`.
+    """Return an element of `Snapshot.items`, made from the record of a data change. A record is one encoded event; it
+    must come from `RecordEncoder.data_change`.
     """
     at = 2
     while record[at - 1] >= 0x80:  # Skip the length of the record.
@@ -287,5 +289,5 @@ def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequen
 
 
 def data_change_of(record: bytes) -> DataChange:
-    """Return the DataChange inside a record."""
+    """Return the DataChange inside a record, which is one encoded event."""
     return EventBatch.FromString(record).events[0].data_change

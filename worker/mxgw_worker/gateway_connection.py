@@ -63,10 +63,10 @@ class GatewayConnection(asyncio.Protocol):
         on_writable: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
-        # Completed by the handshake, with the sequence after which events are to be sent. Failed when the connection
-        # ends before the handshake is complete.
+        # The handshake completes this future with the sequence after which events are to be sent. The future fails when
+        # the connection ends before the handshake is complete.
         self.welcomed: asyncio.Future[int] = loop.create_future()
-        # Completed by `connection_lost` with the reason why the connection ended.
+        # `connection_lost` completes this future with the reason why the connection ended.
         self.closed: asyncio.Future[str] = loop.create_future()
         self.is_writable = False
         self._handshake = handshake

@@ -23,7 +23,7 @@ _Reference: TypeAlias = tuple[int, str, str]
 # bytes. For an item whose record is not kept any more, the gateway hides the events from callers whose rights depend on
 # the item.
 ENDED_RECORDS_BYTES = 2 * 1024 * 1024
-# The bytes of memory that a kept record uses besides its encoded form.
+# The bytes of memory that a kept item record uses beyond the size of its encoded form.
 _RECORD_BYTES = 160
 
 
@@ -57,8 +57,8 @@ class Item:
         self.buffered = buffered
         self.advise: AdviseKind.ValueType = ADVISE_KIND_NONE
         self.suspended = False
-        # The record of the last data change that is worth keeping. A failure never replaces a good value
-        # (docs/reference/mxaccess.md#statuses).
+        # The last data change that is worth keeping, as a record (see encoded_events.py). A failure never replaces a
+        # good value (docs/reference/mxaccess.md#statuses).
         self.last_record: bytes | None = None
         self.last_sequence = 0
         self.last_has_failure = False
@@ -106,7 +106,7 @@ class ItemTable:
         self._last_serial = 0
         # Item records that were not sent to the connected gateway yet, in order.
         self._untold: list[ItemRecord] = []
-        # Records of removed items, in the order of their removal, and about how many bytes they use.
+        # The item records of removed items, in the order of their removal, and about how many bytes these records use.
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
 
@@ -123,22 +123,22 @@ class ItemTable:
         return self._last_serial
 
     def serial_of(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial of the item that has this handle now, even if the item is hidden; 0 when no item has the
-        handle.
+        """Return the serial of the item that has this handle now; 0 when no item has the handle. A hidden item, which a
+        ReadBulk has added, counts as well.
         """
         key = (server_handle, item_handle)
         meant = self.items.get(key) or self.hidden.get(key)
         return meant.serial if meant is not None else 0
 
     def serial_for(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial for an event of a handle: the serial of the handle's item, or an unused serial if it has no
-        item.
+        """Return the serial for an event of a handle: the serial of the handle's item, or an unused serial if no item
+        has this handle.
         """
         return self.serial_of(server_handle, item_handle) or self.next_serial()
 
     def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
-        """Note a new item. An item that already has the same handles is removed first, because the backend has reused
-        its handles.
+        """Add a new item to the table. If the table still has an item with the same handles, that item is removed
+        first, because the backend has given its handles to the new item.
         """
         if key in self.items:
             self.remove(key)
@@ -152,12 +152,12 @@ class ItemTable:
         return item
 
     def hide(self, key: Key, reading: Reading) -> None:
-        """Note a hidden item, whose events are given to a read. The gateway does not get a record of a hidden item."""
+        """Add a hidden item to the table. Its events go to a read, and the gateway gets no item record of it."""
         reading.serial = self.next_serial()
         self.hidden[key] = reading
 
     def remove(self, key: Key) -> None:
-        """Forget an item, and note its end for the gateway."""
+        """Remove an item from the table, and make an item record of its end for the gateway."""
         item = self.items.pop(key, None)
         if item is None:
             return

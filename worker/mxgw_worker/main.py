@@ -52,7 +52,9 @@ def main() -> int:
 
 
 def _waited_as_spare(arguments: list[str]) -> bool:
-    """Import the backend and wait for the start-up frame; return False when the input ended without one."""
+    """Import the backend and wait for the start-up frame, as a spare worker, which has no session yet. Return False
+    when the input ended without a frame.
+    """
     _, ready_fd, kind = arguments
     _import_backend(kind)
     os.close(int(ready_fd))
@@ -62,7 +64,7 @@ def _waited_as_spare(arguments: list[str]) -> bool:
 def _import_backend(kind: str) -> None:
     try:
         backend_factory(kind)
-    except Exception:  # The error is reported when a session creates this backend. Other sessions do not need it.
+    except Exception:  # This error is not reported here. `create_backend` raises it again when the backend is created.
         log.debug("backend kind %s cannot be imported", kind, exc_info=True)
 
 

@@ -35,7 +35,7 @@ _WriteCommand: TypeAlias = c.WriteCommand | c.Write2Command | c.WriteSecuredComm
 
 
 class Methods:
-    """Runs single methods. Every backend call is made while `turn` is held."""
+    """Runs single methods. Every backend call is made while `turn`, the backend's turn (turns.py), is held."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Methods:
         return MxReply(server_handle=server_handle)
 
     async def unregister(self, call: Call, command: c.UnregisterCommand) -> MxReply:
-        """Run Unregister, after the writes in flight of the items have ended."""
+        """Run Unregister, after all writes in flight to items of this registration have ended."""
         server_handle = command.server_handle
         with ExitStack() as tickets:
             seen: set[Item] = set()
@@ -102,14 +102,14 @@ class Methods:
         return _added(item)
 
     async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> Item:
-        """Add an item, and note it in the item table. The caller holds the turn."""
+        """Add an item to the backend and to the item table. The caller holds the backend's turn."""
         handle = await self.add_unnoted(server_handle, definition, context, with_context=with_context)
         return self.items.add((server_handle, handle), definition, context)
 
     async def add_unnoted(
         self, server_handle: int, definition: str, context: str, *, with_context: bool = False
     ) -> int:
-        """Add an item without noting it in the item table. The caller holds the turn."""
+        """Add an item to the backend only, and not to the item table. The caller holds the backend's turn."""
         self.check_room(definition, context)
         if context or with_context:
             return await self.backend.add_item2(server_handle, definition, context)
@@ -146,7 +146,7 @@ class Methods:
 
     def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
         """Check an item handle that a client has sent. This must be called right before the backend call that uses the
-        handle. The caller holds the turn.
+        handle. The caller holds the backend's turn.
 
         The gateway has checked the caller's rights to an item with this handle. Handles are reused, so another item can
         have the handle by now. `index` is the place of the handle in the input of the command.
@@ -179,7 +179,7 @@ class Methods:
         return MxReply()
 
     async def drop(self, server_handle: int, item_handle: int) -> None:
-        """Remove an item from the backend and from the item table. The caller holds the turn."""
+        """Remove an item from the backend and from the item table. The caller holds the backend's turn."""
         await self.backend.remove_item(server_handle, item_handle)
         self.items.remove((server_handle, item_handle))
 
@@ -198,7 +198,7 @@ class Methods:
         return MxReply()
 
     async def start_advise(self, server_handle: int, item_handle: int, *, supervisory: bool) -> None:
-        """Advise an item, and note this. The caller holds the turn."""
+        """Advise an item, and store the kind of its advise in the item table. The caller holds the backend's turn."""
         if supervisory:
             await self.backend.advise_supervisory(server_handle, item_handle)
         else:
@@ -219,7 +219,7 @@ class Methods:
         return MxReply()
 
     async def stop_advise(self, server_handle: int, item_handle: int) -> None:
-        """Unadvise an item, and note this. The caller holds the turn."""
+        """Unadvise an item, and store this in the item table. The caller holds the backend's turn."""
         await self.backend.un_advise(server_handle, item_handle)
         item = self.items.get(server_handle, item_handle)
         if item is not None:
@@ -349,7 +349,7 @@ def _added(item: Item) -> MxReply:
 
 
 def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:
-    """Return the reply to a write, made from its completion."""
+    """Return the reply to a write, made from the completion of the write."""
     result = WriteResult(write_id=write.write_id, completed=not completion.missing)
     if completion.missing:
         return MxReply(hresult=E_FAIL, message=MISSING, reason="WRITE_COMPLETION_MISSING", write=result)

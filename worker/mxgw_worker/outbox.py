@@ -19,13 +19,13 @@ from mxgw_worker.ipc.handshake import EPOCH_BYTES
 
 # The largest number of bytes that an envelope and its EventBlock add to the records in a frame.
 BLOCK_OVERHEAD_BYTES = 64
-# A kept gap counts as this many bytes.
+# The number of bytes that a kept gap adds to the size of the outbox.
 _GAP_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of consecutive records. Joined records are an encoded EventBatch."""
+    """Some consecutive events, each as a record (encoded_events.py). The records joined are an encoded EventBatch."""
 
     first_sequence: int
     last_sequence: int
@@ -37,35 +37,36 @@ class Outbox:
     gap.
 
     Every event and every gap of the source gets the next sequence, from 1 within the epoch. `take` returns events and
-    gaps in this order. When the outbox is full, its oldest event or gap is dropped. If this had not been taken before,
-    `take` returns a gap for it. Events that the gateway has acknowledged are kept while there is room, so that a
-    restarted gateway can get them again (`resume`).
+    gaps in this order. When the outbox is full, its oldest event or gap is dropped. If the dropped one had not been
+    taken, `take` later returns a gap that names its sequence. Events that the gateway has acknowledged are kept while
+    there is room, so that a restarted gateway can get them again (`resume`).
     """
 
     def __init__(self, *, limit_events: int, limit_bytes: int, maximum_frame_bytes: int) -> None:
         self.epoch = secrets.token_bytes(EPOCH_BYTES)
         self.head_sequence = 0
         self.acknowledged = 0
-        # The number of events that were dropped before the gateway had them.
+        # The number of events that the gateway cannot get from this outbox: they were dropped before the gateway had
+        # them, or were too large for a frame.
         self.events_lost = 0
         self.size_bytes = 0
         self._limit_events = limit_events
         self._limit_bytes = limit_bytes
         self._maximum_record_bytes = maximum_frame_bytes - BLOCK_OVERHEAD_BYTES
-        # Events and gaps that were taken, and events and gaps that wait to be taken, oldest first. Together they have
-        # every sequence from the oldest to the head.
+        # Two queues, each oldest first: what was taken, and what waits to be taken. An entry is an event (bytes) or a
+        # gap. Both queues together have every sequence from the oldest to the newest, without holes.
         self._taken: deque[bytes | WorkerGap] = deque()
         self._waiting: deque[bytes | WorkerGap] = deque()
         self._waiting_gaps = 0
         self._taken_sequence = 0
-        # The highest sequence that is counted in `events_lost`, and the highest sequence of a source's gap that was
-        # dropped.
+        # `_lost_through` is the highest sequence that is counted in `events_lost`. `_overwritten_gap` is the highest
+        # sequence of a gap that was dropped.
         self._lost_through = 0
         self._overwritten_gap = 0
 
     @property
     def oldest_sequence(self) -> int:
-        """The oldest sequence that is kept; head + 1 when nothing is kept."""
+        """The lowest sequence that is kept; when nothing is kept, the sequence of the next event."""
         return self.head_sequence - len(self._taken) - len(self._waiting) + 1
 
     @property
@@ -74,9 +75,11 @@ class Outbox:
         return len(self._taken) + len(self._waiting)
 
     def append(self, record: bytes) -> bool:
-        """Keep the record of the next event. The caller has encoded the sequence `head_sequence + 1` into the record.
+        """Keep the next event. `record` is the encoded event. The caller has encoded the sequence `head_sequence + 1`
+        into the record.
 
-        Return False when the record is larger than a frame. A gap then gets its sequence.
+        Return False when the record is larger than a frame. A gap is then kept instead of the event, with the event's
+        sequence.
         """
         size = len(record)
         if size > self._maximum_record_bytes:
@@ -90,7 +93,8 @@ class Outbox:
         self.size_bytes = size = self.size_bytes + size
         taken = self._taken
         if size > self._limit_bytes or len(taken) + len(waiting) > self._limit_events:
-            # The usual case, handled here without a call: the new event replaces an event that was taken.
+            # The usual case, handled here without a call: the outbox is full, and its oldest entry is an event that was
+            # taken. This event is dropped.
             oldest = taken[0] if taken else None
             if type(oldest) is bytes:
                 taken.popleft()
@@ -105,12 +109,12 @@ class Outbox:
         self._append_gap(reason, detail, count)
 
     def acknowledge(self, sequence: int) -> None:
-        """Note that the gateway has everything up to `sequence` in its log."""
+        """Remember that the gateway has everything up to `sequence` in its log."""
         self.acknowledged = max(self.acknowledged, min(sequence, self.head_sequence))
 
     def resume(self, after: int) -> None:
-        """Let `take` start again after the sequence `after`, for a new connection. When `after` is beyond the head,
-        `take` starts after the head.
+        """Let `take` start again after the sequence `after`, for a new connection. When `after` is higher than the
+        newest sequence, `take` returns only events that come later.
         """
         after = min(after, self.head_sequence)
         first_lost = max(after, self.acknowledged, self._lost_through) + 1
@@ -199,7 +203,8 @@ class Outbox:
     def _take_overrun(self, first_held: int) -> WorkerGap:
         first_lost, last_lost = self._taken_sequence + 1, first_held - 1
         self._taken_sequence = last_lost
-        # When a gap of the source is among the dropped ones, the number of lost events is not known.
+        # A gap that was dropped can itself stand for any number of events. When a gap was dropped here, the number of
+        # lost events is therefore not known.
         count = 0 if self._overwritten_gap >= first_lost else last_lost - first_lost + 1
         return WorkerGap(
             first_lost=first_lost,

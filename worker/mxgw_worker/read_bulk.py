@@ -57,8 +57,8 @@ class ReadBulk:
                 for reference in command.items:
                     results.append(await self._begin(batch, command.server_handle, reference))
                     await self._turn.breathe(call)
-            # On a busy machine, both timers can be due when the event loop runs. Whichever timer runs first, the answer
-            # has the values that have come.
+            # On a busy machine, the timer of the read and the timer of the deadline can both be due when the event loop
+            # runs. Whichever timer runs first, the answer has the values that have come.
             call.last_words = lambda: _answer(results)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(wait_until):
@@ -102,7 +102,7 @@ class ReadBulk:
         return _Awaited(reading, item_handle, hidden=key)
 
     async def _clear(self, awaited: list[_Awaited]) -> None:
-        """Remove the hidden items in a turn of the backend. This is done even if the call has failed."""
+        """Take the backend's turn and remove the hidden items. This is done even if the call has failed."""
         for one in awaited:
             if one.item is not None:
                 del one.item.readings[one.reading]

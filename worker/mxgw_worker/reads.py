@@ -9,13 +9,13 @@ from mxgw_worker.encoded_events import data_change_of
 
 
 class ReadBatch:
-    """The number of references of one ReadBulk that still wait for a value."""
+    """Counts the references of one ReadBulk that still wait for a value."""
 
     __slots__ = ("_complete", "awaited")
 
     def __init__(self) -> None:
         self.awaited = 0
-        # Made by `wait`. Completed when the last reading has its value.
+        # The future that `wait` makes. It is completed when the last reading has its value.
         self._complete: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
@@ -25,14 +25,15 @@ class ReadBatch:
             await self._complete
 
     def one_arrived(self) -> None:
-        """Note that one more reading has its value."""
+        """Count one reading less, because it has its value."""
         self.awaited -= 1
         if self.awaited == 0 and self._complete is not None and not self._complete.done():
             self._complete.set_result(None)
 
 
 class Reading:
-    """Waits for the first real value of one reference. A value is real when it is not "initialising".
+    """Waits for the first real value of one reference. A value that a source sends before it has a real one is
+    "initialising", and does not count.
 
     Source: docs/reference/mxaccess.md#first-values.
     """
@@ -48,7 +49,7 @@ class Reading:
         batch.awaited += 1
 
     def offer(self, record: bytes, is_initialising: bool) -> None:
-        """Keep the record of a data change, unless the real value has come already."""
+        """Keep the value of a data change, unless the real value has come already. `record` is the encoded event."""
         if self.arrived:
             return
         self._record = record

@@ -1,4 +1,5 @@
-"""Writes with a request key reach the backend only once. A repeated call gets the outcome of the first call.
+"""Writes with a request key reach the backend only once. The gateway makes the key from the caller's identity and the
+request id. A repeated call gets the outcome of the first call.
 
 Only a write that reached the backend is remembered. A write that was refused, or that expired before it reached the
 backend, is forgotten at once, so that a repeated call runs. No outcome is forgotten early: when there is no room, new
@@ -14,8 +15,8 @@ from typing import TypeAlias
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Failure
 from mxgw_worker.calls import Call, CallExpired, CallFailed, report_bug
 
-# The time that the contract promises. A client repeats a call within seconds. A program or a gateway that was restarted
-# repeats it within minutes.
+# How long an outcome is remembered, as the contract promises. A client repeats a call within seconds. A program or a
+# gateway that was restarted repeats it within minutes.
 REMEMBERED_S = 600.0
 # Limits for the memory of one worker, which uses about 25 MiB without remembered writes. They are enough for 33 single
 # writes per second during ten minutes.
@@ -66,7 +67,8 @@ class RememberedWrites:
         return len(self._running) + len(self._settled)
 
     async def once(self, call: Call, request: CommandRequest, run: Run) -> CommandReply:
-        """Return the outcome of this request. It is run only if it is neither running nor remembered already.
+        """Return the outcome of this request. `run` is called only if the same request is neither running nor
+        remembered.
 
         Raises:
             CallExpired: the deadline of this call passed while the first run was running.
@@ -103,7 +105,7 @@ class RememberedWrites:
         except Exception as error:
             reply = CommandReply(failure=Failure(reason="INTERNAL", detail=report_bug(error)))
         finally:
-            # This also happens when the task is cancelled at the end of the worker.
+            # This line also runs when the task is cancelled, because the worker ends.
             del self._running[key]
         if call.has_issued:
             known.reply = reply.SerializeToString()

@@ -21,14 +21,16 @@ _PAGE_BYTES = 64 * 1024
 _CAPTURES = 8
 _UNADVISED = (ADVISE_KIND_UNSPECIFIED, ADVISE_KIND_NONE)
 
-# Serial, server handle, item handle, sequence and record of one last value. It is a plain tuple, which is made fast,
-# because nothing else runs while all items are captured.
+# Serial, server handle, item handle, sequence and record of one last value. It is a plain tuple, because a tuple is
+# made fast: while all items are captured, the worker does nothing else.
 _Kept: TypeAlias = tuple[int, int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """All last values at one position. Its pages are fetched one by one, and are still consistent."""
+    """The last values of all advised items, as of one position. The pages are fetched one by one, and all of them show
+    this position.
+    """
 
     sequence: int
     values: list[_Kept]

@@ -1,5 +1,6 @@
-"""Turns: only one call at a time runs in the backend, and only one operation at a time on each item, in order of
-arrival.
+"""Turns: only one call at a time runs in the backend, and only one write at a time on each item, in order of arrival.
+
+Every method needs the backend's turn. Writes, UnAdvise, RemoveItem and Unregister also need the turns of their items.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ class BackendTurn:
 
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[None]:
-        """Hold the backend while the block runs. The block must not wait for an item's turn.
+        """Wait for the backend's turn, and hold it while the `with` block runs. The block must not wait for an item's
+        turn.
 
         Raises:
-            CallExpired: the deadline passed before the backend was free.
+            CallExpired: the deadline passed before the turn was free.
         """
         async with self._lock:
             call.check()
@@ -115,7 +117,7 @@ class Ticket:
 
     @property
     def has_turn(self) -> bool:
-        """Whether this ticket has the turn."""
+        """True when this ticket has the turn."""
         place = self._place
         return self._is_open and (place is None or (place.done() and not place.cancelled() and place.result()))
 
@@ -137,7 +139,9 @@ class Ticket:
             raise Refused("ITEM_REMOVED", "the item was removed while this waited for its turn")
 
     def keep(self) -> None:
-        """Keep the turn after this ticket has ended. Something else must release the turn later."""
+        """Keep the turn when the ticket ends. The caller must make sure that something else, for example the end of a
+        write, releases the turn.
+        """
         self._is_open = False
 
     def leave(self) -> None:

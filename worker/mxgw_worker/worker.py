@@ -58,8 +58,8 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker ends. `goodbye` is the reason for the gateway. It is empty when the gateway knows the reason
-    already, or is not connected.
+    """Why the worker ends. `goodbye` is the reason for the gateway. `goodbye` is empty when the gateway knows the
+    reason already, or when the worker has no connection to the gateway.
     """
 
     exit_code: ExitCode
@@ -101,9 +101,9 @@ class Worker:
         self._flush_scheduled = False
         # The Ready message for every gateway that connects; None until the backend has started.
         self._ready: Ready | None = None
-        # Set by the first completed handshake.
+        # The first completed handshake sets this event.
         self._welcomed = asyncio.Event()
-        # Completed by the first reason to end the worker.
+        # The first reason to end the worker completes this future.
         self._ending: asyncio.Future[Ending] = loop.create_future()
 
     async def run(self, on_left: Callable[[ExitCode], None] = lambda _code: None) -> ExitCode:

@@ -1,5 +1,5 @@
-"""Pairs write completions with writes. An item has one write in flight at most, and a write without a completion has
-failed.
+"""Pairs write completions with writes. An item has one write in flight at most, and a write whose completion does not
+come in time counts as failed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ class PendingWrite:
     def __init__(self, write_id: int, item: Item) -> None:
         self.write_id = write_id
         self.item = item
-        # Completed by `Writes.complete`, or by the timer, which makes a missing completion.
+        # Set by `Writes.complete`. When the completion does not come in time, the timer sets a `Completion` with
+        # `missing`.
         self.completion: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
 
 
 class Writes:
-    """The writes in flight. The caller of `begin` holds the item's turn, and the end of the write releases it."""
+    """The writes in flight. The caller of `begin` must hold the item's turn (turns.py), so an item has at most one
+    write in flight. The turn is released when the write ends.
+    """
 
     def __init__(self, completion_timeout_s: float) -> None:
         self._completion_timeout_s = completion_timeout_s
@@ -53,20 +56,20 @@ class Writes:
         return self._last_id
 
     def begin(self, item: Item) -> PendingWrite:
-        """Note a write just before it is issued, because its completion can come before the backend call returns."""
+        """Begin a write just before it is issued, because its completion can come before the backend call returns."""
         write = PendingWrite(self.next_id(), item)
         item.write_id = write.write_id
         self._pending[write.write_id] = write
         return write
 
     def accepted(self, write: PendingWrite) -> None:
-        """Note that the backend has accepted the write. Its completion is due within the timeout."""
+        """Start the timeout for the completion of a write that the backend has accepted."""
         if not write.completion.done():
             loop = asyncio.get_running_loop()
             write.timer = loop.call_later(self._completion_timeout_s, self._give_up, write)
 
     def refused(self, write: PendingWrite) -> None:
-        """Note that the backend has refused the write. No completion will come."""
+        """End a write that the backend has refused. No completion will come."""
         self._end(write)
 
     def complete(self, item: Item, statuses: Sequence[MxStatus]) -> int:

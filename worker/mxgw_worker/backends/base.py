@@ -22,10 +22,10 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 
 # HRESULTs that MXAccess clients know, as signed 32-bit numbers. Source: winerror.h.
 S_OK = 0
-E_FAIL = -2147467259  # 0x80004005
-E_NOTIMPL = -2147467263  # 0x80004001
-E_ACCESSDENIED = -2147024891  # 0x80070005
-E_INVALIDARG = -2147024809  # 0x80070057
+E_FAIL = -2147467259  # unsigned: 0x80004005
+E_NOTIMPL = -2147467263  # unsigned: 0x80004001
+E_ACCESSDENIED = -2147024891  # unsigned: 0x80070005
+E_INVALIDARG = -2147024809  # unsigned: 0x80070057
 
 
 class MxError(Exception):

@@ -61,7 +61,7 @@ def _missing_package(kind: str, error: ModuleNotFoundError) -> Exception:
 
 
 def _installed(kind: str) -> BackendFactory:
-    """Return the factory of a kind. Another distribution offers this kind by an entry point."""
+    """Return the factory of a kind that another distribution offers by an entry point."""
     from difflib import get_close_matches
     from importlib.metadata import entry_points
 

@@ -1,4 +1,4 @@
-"""The address of the gateway. It stays valid when the directory of the gateway's socket is moved."""
+"""The address of the gateway's socket. The address stays valid when the directory of the socket is moved."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ _OPEN_FILES = Path("/proc/self/fd")
 
 
 class GatewayAddress:
-    """The path of a socket, whose directory is kept open.
+    """The path of the gateway's socket. The directory of the socket is kept open.
 
     `path` leads through the open directory, even after the directory was moved. While a worker keeps the directory
-    open, no other directory can get its inode. `close` closes the directory.
+    open, no other directory can get the inode of this one. `close` closes the directory.
     """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = Path(endpoint)
         self._fd: int | None = None
-        with contextlib.suppress(OSError):  # A later attempt to connect reports the problem.
+        # No error is raised here, because a later attempt to connect reports the problem.
+        with contextlib.suppress(OSError):
             self._fd = os.open(self._endpoint.parent, os.O_RDONLY | os.O_CLOEXEC)
 
     @property

@@ -71,7 +71,7 @@ class FrameDecoder:
         return frames
 
     def end(self) -> None:
-        """Note that the stream has ended.
+        """Handle the end of the stream.
 
         Raises:
             FrameError: the stream ended inside a frame.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from zlib import crc32
 
-# The query for a session's items. A place in its answer is the server handle and the item handle of the last item
-# before the page.
+# The name of the query for a session's items, in page tokens. The place in such a token is the server handle and the
+# item handle of the last item on the page that came with the token.
 STATE = "state"
 # The largest share of a frame that one page fills.
 PAGE_SHARE = 0.75

@@ -125,8 +125,8 @@ class WorkerDriver:
             self._reader, self._writer = await self._connections.get()
 
     async def shake_hands(self, resume_after: int | None = None) -> Hello:
-        """Run the handshake, and keep the next secret. The worker then sends all events in its outbox, or only those
-        after the sequence `resume_after`.
+        """Run the handshake, and keep the secret of the next handshake. The worker then sends all events in its outbox,
+        or only those after the sequence `resume_after`.
         """
         handshake = GatewayHandshake(session_id=self.startup.session_id, secret=self.secret)
         hello = (await self.receive()).hello
@@ -139,7 +139,9 @@ class WorkerDriver:
         return hello
 
     async def ready(self) -> str:
-        """Wait for the Ready message. Return the name of the backend, or the text of its error."""
+        """Wait for the Ready message. Return the name of the backend, or the error text when the backend could not
+        start.
+        """
         envelope = await self.receive()
         while envelope.WhichOneof("body") == "item_records":
             envelope = await self.receive()

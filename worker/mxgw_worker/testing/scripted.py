@@ -33,9 +33,9 @@ class ScriptedBackend:
         self.first_values: dict[str, list[tuple[MxValue, int, list[MxStatus]]]] = {}
         # Key: method. Value: the errors that its next calls raise, one error per call.
         self.failures: dict[str, list[Exception]] = defaultdict(list)
-        # Key: method. Value: an event. A call is recorded, and then waits until this event is set.
+        # Key: method. Value: an `asyncio.Event`. A call of the method is recorded, and then waits until this is set.
         self.holds: dict[str, asyncio.Event] = {}
-        # Key: method. Value: an event that is set when a call was recorded.
+        # Key: method. Value: an `asyncio.Event` that is set when a call of the method was recorded.
         self.reached: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         # True when every write completes by itself, with success.
         self.completes_writes = False

@@ -61,8 +61,8 @@ _ACKED_ALREADY = 1015
 
 
 class Conditions:
-    """The alarms of one server. Nothing is requested before `follow`. The backend calls `lost` when the connection is
-    lost, and runs `maintain` while it is up.
+    """The alarms of one server. Nothing is requested before `follow`. The backend calls `lost` when the connection to
+    the server is lost, and runs `maintain` while the connection is up.
     """
 
     def __init__(self, connection: ServerConnection, publisher: Publisher, options: OpcUaOptions) -> None:
@@ -74,14 +74,14 @@ class Conditions:
         # Key: condition id. Value: the alarm. Ended alarms are kept until the next refresh, because a later event of
         # the same condition needs their times.
         self._alarms: dict[str, pb.Alarm] = {}
-        # Key: condition id as text. Value: the two ids that an acknowledgement needs, of the condition and of its last
-        # event.
+        # Key: condition id as text. Value: the id of the condition and the id of its last event. An acknowledgement
+        # needs both.
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
         # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
-        # Set when `maintain` has to subscribe or refresh again.
+        # This is set when `maintain` has to subscribe or refresh again.
         self._wake = asyncio.Event()
-        # Held while a subscription is created, because two subscriptions would deliver every event twice.
+        # This lock is held while a subscription is created, because two subscriptions would deliver every event twice.
         self._beginning = asyncio.Lock()
 
     # The methods of `AlarmPublisher`.
@@ -138,7 +138,9 @@ class Conditions:
     # Methods for the loss of the connection and the time after it.
 
     def lost(self, reason: str) -> None:
-        """Note that the connection is lost, and that events are missed from now on."""
+        """Forget the subscription, and tell the listener that the alarms are not available. This is called when the
+        connection is lost, and when events are missing.
+        """
         self._forget()
         if self._listener is not None:
             self._listener.failed(f"the OPC UA server's alarms are away: {reason}")
@@ -248,7 +250,7 @@ class Conditions:
         condition, branch = fields.get("ConditionId"), fields.get("BranchId")
         is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
         if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
-            return  # This event is not of an alarm, or not of its current state.
+            return  # This event is not an alarm's, or it does not describe the current state of the alarm.
         alarm_id = condition.to_string()
         alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm

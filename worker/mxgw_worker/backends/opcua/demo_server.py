@@ -212,7 +212,7 @@ async def _add_writable(server: Server, index: int) -> None:
     for name, code in (
         ("BadSensor", ua.StatusCodes.BadSensorFailure),
         ("Uncertain", ua.StatusCodes.UncertainSubNormal),
-        ("Overflow", 0x0480),  # Good, with the bit for "a queue has dropped values".
+        ("Overflow", 0x0480),  # The StatusCode Good, with the bit that says that a queue has dropped values.
         ("Forced", ua.StatusCodes.GoodLocalOverride),
     ):
         node = await add(name, ua.Variant(1.5, _T.Double))

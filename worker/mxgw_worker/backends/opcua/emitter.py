@@ -41,7 +41,8 @@ class Emitter:
         overflow_told = False
         for notification in notifications:
             item = items.get(notification.ClientHandle)
-            # None when the item was un-advised meanwhile, or belongs to a request whose answer never came.
+            # A client handle has no item when the item was un-advised meanwhile, or when the request that created the
+            # monitored item got no answer.
             if item is None:
                 continue
             value = notification.Value

@@ -29,19 +29,21 @@ class Subscription:
     def __init__(self, server_handle: int) -> None:
         self.server_handle = server_handle
         self.id: int | None = None
-        self.items: dict[int, Item] = {}  # Key: client handle.
+        self.items: dict[int, Item] = {}  # Key: client handle of a monitored item. Value: the item.
         self.pending: dict[Item, None] = {}  # Items that are advised, but not monitored yet.
         self.failed: dict[Item, None] = {}  # Items that the server refused. They are tried again at intervals.
         self.doomed: list[int] = []  # Ids of monitored items that must be deleted.
-        self.modes: dict[Item, None] = {}  # Items that were suspended or activated since the last request.
+        # Items that were suspended or activated, and whose new state was not sent to the server yet.
+        self.modes: dict[Item, None] = {}
         self.last_sequence = 0
         self.last_heard = 0.0
         self.silence_limit_s = 0.0
-        self.suspected = False  # At the last check, it was silent for longer than the limit.
-        self.gap_due = ""  # Why values were missed. Reported as a gap when the subscription exists again.
+        self.suspected = False  # True when the subscription was silent for too long at the last check.
+        # Why values were missed; "" when none were. This is reported as a gap when the subscription exists again.
+        self.gap_due = ""
         self.closing = False
-        # Only for a subscription to events instead of items. `on_events` is called with events, `on_lost` when events
-        # are missing.
+        # `on_events` and `on_lost` are set only when this is a subscription to events, and not to items. `on_events` is
+        # called with the events, and `on_lost` when events are missing.
         self.on_events: Callable[[Sequence[Any]], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
 
@@ -72,7 +74,8 @@ class Publisher:
         self.by_id: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._any = asyncio.Event()  # Set while a subscription exists. A publish request without one is an error.
-        # Held during a delivery. Messages are delivered one after the other, also while a delivery waits for Republish.
+        # This lock is held during a delivery: messages are delivered one after the other, also while a delivery waits
+        # for Republish.
         self._taking = asyncio.Lock()
         self._publishers = 0
 
@@ -111,7 +114,8 @@ class Publisher:
                         return
                     await asyncio.sleep(_REFUSED_PAUSE_S)
                 except ua.uaerrors.UaStructParsingError:
-                    # The number of this message is unknown, so it is noticed as missing before the next message.
+                    # The number of this message is unknown. The next message shows that a number is missing, and the
+                    # message with this number is then requested again.
                     log.warning("a notification of the server could not be read")
                 else:
                     async with self._taking:
@@ -181,8 +185,8 @@ class Publisher:
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
 
     async def take_back(self, subscription: Subscription) -> bool:
-        """Return True when the server kept the subscription, and everything that it published meanwhile was
-        delivered.
+        """Return True when the server kept the subscription, and everything that the server published on it during the
+        outage was delivered.
         """
         parameters = ua.TransferSubscriptionsParameters()
         parameters.SubscriptionIds = [subscription.id]
@@ -191,7 +195,8 @@ class Publisher:
         try:
             results = await self._connection.session.transfer_subscriptions(parameters)
         except ua.UaStatusCodeError as error:
-            # A server without transfer keeps the subscription in the session, so that nothing has to be transferred.
+            # This server cannot transfer subscriptions. It keeps the subscription in the session, so nothing has to be
+            # transferred.
             if error.code not in _UNSUPPORTED:
                 return False
         else:

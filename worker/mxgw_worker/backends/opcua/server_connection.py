@@ -85,7 +85,7 @@ class ServerConnection:
 
     @property
     def up(self) -> bool:
-        """Whether requests can be sent."""
+        """True when requests can be sent."""
         return self._up
 
     @property

@@ -183,6 +183,7 @@ def exception_statuses(error: Exception) -> tuple[MxStatus, ...]:
 
 def _with_raw(success: int, category: int, source: int, detail: int, code: int) -> tuple[MxStatus, ...]:
     raw = status(success, category, source, 0)
-    raw.ClearField("detail")  # The detail is a StatusCode here, and no native detail.
+    # In this status `raw_detail` is a StatusCode and no native detail, so there is no mapped detail.
+    raw.ClearField("detail")
     raw.raw_detail = code - 0x1_0000_0000 if code & 0x80000000 else code
     return (status(success, category, source, detail), raw)

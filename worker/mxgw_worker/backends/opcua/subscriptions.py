@@ -48,7 +48,8 @@ class Subscriptions:
         self._by_handle: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # Ids of subscriptions that must be deleted at the server.
         self._client_handles = 0
-        self._wake = asyncio.Event()  # Set by every change that must be sent; cleared by `maintain`.
+        # Every change that must be sent to the server sets this, and `maintain` clears it.
+        self._wake = asyncio.Event()
         self.publisher = Publisher(connection, emitter, self.rebuild)
 
     # Methods that the backend calls.
@@ -312,8 +313,9 @@ class Subscriptions:
             check_session(error)
             fault = error.code
         finally:
-            # Without results the items wait for another request. This includes a request that was cancelled: the
-            # server has perhaps made its monitored items, but they are not used.
+            # When there are no results, the items are put back, so that a later request creates their monitored items.
+            # This is also done when the request was cancelled. In that case the server has perhaps created monitored
+            # items, but they are not used.
             if not results:
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
@@ -361,7 +363,7 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # Resolved again later, because the node may exist then.
+        item.node_id = None  # The reference is resolved again later, because the node may exist then.
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:

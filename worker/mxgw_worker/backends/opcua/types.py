@@ -53,7 +53,8 @@ class DataTypes:
         return answers
 
     async def built_in(self, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
-        """Return the number of a built-in type for each data type, which is a subtype of it. 0 means unknown.
+        """Return, for each data type, the number of the built-in type from which it is derived. The number is 0 when
+        the type is abstract or not known. An enumeration counts as Int32.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.

@@ -5,7 +5,8 @@ because a rounded number would be wrong. Types that MXAccess does not have becom
 QualifiedName and LocalizedText become text, and structures that the library can read become JSON text. ByteStrings and
 other structures become bytes.
 
-`Any` is the value in a Variant of the library. The Variant has the type as a number beside the value.
+Where an annotation says `Any`, it means the value that a Variant of the library contains. The OPC UA type is not in
+this value; the Variant has it in a field of its own.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def source_time_ns(value: ua.DataValue) -> int | None:
 
 
 def to_mx(variant: ua.Variant | None) -> v.MxValue:
-    """Return the message of a Variant. A Variant without a value becomes a message without a kind."""
+    """Return the value of a Variant as a message. A Variant without a value becomes a message without a kind."""
     if variant is None or (variant.Value is None and not variant.is_array):
         return v.MxValue()
     kind = variant.VariantType

@@ -95,7 +95,8 @@ class Writer:
             try:
                 codes = [code.value for code in await self._connection.session.write(parameters)]
             except (ua.UaError, OSError, TimeoutError) as error:
-                # Chunks that were answered before this error keep their answers.
+                # This error concerns only the writes of this request. The writes that earlier requests sent keep their
+                # answers.
                 results.update(dict.fromkeys(some, status.exception_statuses(error)))
                 continue
             for item, code in zip(some, codes, strict=True):

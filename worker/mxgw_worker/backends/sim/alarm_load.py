@@ -28,7 +28,7 @@ _TICK_S = 0.02
 
 
 class AlarmLoad:
-    """Adds the alarm points to the galaxy. Once it is started, it changes their states."""
+    """Adds the alarm points to the galaxy. After `start`, it also changes the states of the points."""
 
     def __init__(self, emitter: Emitter, options: SimOptions) -> None:
         self._emitter = emitter

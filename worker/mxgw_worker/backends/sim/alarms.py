@@ -178,7 +178,8 @@ SHOWN_AFTER_END_NS = 10_000_000_000
 
 class AlarmManager:
     """The simulated alarm manager. It does not report by itself, but has to be polled. It knows all alarm points of a
-    galaxy by their ids. `is_down` makes every call fail; the sub-attributes still work then.
+    galaxy by their ids. While `is_down` is true, every call fails. The sub-attributes of the alarms, such as
+    `<Attribute>.InAlarm`, still work.
     """
 
     def __init__(self, galaxy: Galaxy, clock: Clock) -> None:

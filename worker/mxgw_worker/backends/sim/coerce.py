@@ -28,7 +28,8 @@ _SPAN = re.compile(r"(?:(\d+)[ .])?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,6})?)", re.
 
 
 def encode(value: Value, data_type: int) -> MxValue:
-    """Return the message of a value, without its data type. An OnDataChange does not name the data type either.
+    """Return a value as a message. The message does not name the data type, because an OnDataChange does not name it
+    either.
 
     Source: docs/reference/mxaccess.md#events.
     """

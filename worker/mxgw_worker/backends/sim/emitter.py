@@ -28,7 +28,7 @@ _NO_VALUE = MxValue()
 # The number of samples that fill a buffer. A full buffer is sent before its interval ends, so that nothing is lost and
 # memory stays bounded.
 BUFFERED_SAMPLES = 1_000
-# When an outage concerns all items, each timer call handles this number of items.
+# An outage concerns all items. They are handled in chunks of this size, one chunk per timer call.
 _CHUNK_ITEMS = 200
 
 
@@ -286,7 +286,8 @@ class Emitter:
         refused: Callable[[], Detail | None],
     ) -> None:
         attribute = item.attribute
-        assert attribute is not None  # A write is accepted only for a resolved item.
+        # The backend accepts a write only when the item's reference is resolved, so there is an attribute.
+        assert attribute is not None
         accepted: Value = None
         is_lost = self.is_down and not attribute.immune
         detail = Detail.PLATFORM_COMMUNICATION_ERROR if is_lost else refused()
@@ -306,7 +307,8 @@ class Emitter:
 
     def _report_completion(self, item: Item, detail: Detail | None) -> None:
         attribute = item.attribute
-        assert attribute is not None  # A write is accepted only for a resolved item.
+        # The backend accepts a write only when the item's reference is resolved, so there is an attribute.
+        assert attribute is not None
         if self.drop_completions > 0 and not attribute.immune:
             self.drop_completions -= 1
             return
@@ -340,7 +342,8 @@ class Emitter:
         item.samples.clear()
         data_type = item.attribute.data_type
         message = to_value([list(v) if isinstance(v, tuple) else v for v in values], data_type)
-        message.ClearField("data_type")  # The event has the data type in a field of its own.
+        # The event has a field of its own for the data type, so the value does not repeat it.
+        message.ClearField("data_type")
         message.ClearField("raw_data_type")
         self.sink.buffered_data_change(item.server.handle, item.handle, data_type, message, qualities, times, status.OK)
 
@@ -364,7 +367,8 @@ class Emitter:
 
         def chunk(first: int) -> None:
             if (outages, was_down) != (self._outages, self.is_down):
-                # The state of the platform has changed again, and a newer round handles all items.
+                # The platform has gone down or come back since. The `_for_all` of that change handles all items, so
+                # this one ends.
                 return
             for item in items[first : first + _CHUNK_ITEMS]:
                 if item.advised:

@@ -19,7 +19,7 @@ class ChangeListener(Protocol):
     """Gets the changes of attributes. The emitter implements this protocol, and makes events of the changes."""
 
     def changed(self, item: Item) -> None:
-        """Note that the value or the quality of this item's attribute has perhaps changed."""
+        """Handle a possible change of the value or the quality of this item's attribute."""
 
 
 class Attribute:
@@ -159,7 +159,7 @@ class Attribute:
             element = coerce(value, self.data_type, self.names)
             self._check_range(element)
             self.at(index)
-            assert isinstance(self.value, tuple)  # `at` has checked this.
+            assert isinstance(self.value, tuple)  # `at` has checked that the value is an array.
             result = (*self.value[: index - 1], element, *self.value[index:])
         elif self.is_array:
             result = coerce_array(value, self.data_type, self.names)
@@ -270,8 +270,8 @@ class Item:
         self.advised = False
         self.supervisory = False
         self.suspended = False
-        # Counts the calls of UnAdvise and RemoveItem. A scheduled call is ignored when this number has changed since it
-        # was scheduled.
+        # How often UnAdvise or RemoveItem was called for this item. A timer call for the item is ignored when this
+        # number has changed since the timer was set.
         self.generation = 0
         # The attribute and the index that the reference means. Both are None until the reference is resolved. Until
         # then the item has no type, and writes to it are refused.

@@ -87,7 +87,8 @@ def _times(texts: list[str], timestamp_format: str, path: Path) -> tuple[tuple[d
         raise BackendUnavailable(
             f"the times of {path} never rise; name the right column with option 'timestamp_column'"
         )
-    step = max(steps, key=lambda each: (steps[each], -each))  # The shortest of the most frequent.
+    # Among the steps that are most frequent, this is the shortest.
+    step = max(steps, key=lambda each: (steps[each], -each))
     times = [written[0]]
     for number, time in enumerate(written[1:], 3):
         before = times[-1]

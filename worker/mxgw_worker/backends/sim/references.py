@@ -31,7 +31,7 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Return the parts of a reference, in the given upper and lower case.
+    """Return the parts of a reference, with upper and lower case as they are in the text.
 
     Raises:
         Refused: the text is no reference (detail 6), or its index is a number below 1 (detail 15).

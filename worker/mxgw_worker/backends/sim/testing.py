@@ -55,7 +55,7 @@ class ManualClock:
 
     def turn(self) -> None:
         """Run the calls that are due, as one iteration of an event loop does. Calls that are scheduled meanwhile wait
-        for the next turn.
+        for the next call of `turn`.
         """
         due: list[_Call] = []
         while self._calls and self._calls[0][0] <= self._elapsed_s:

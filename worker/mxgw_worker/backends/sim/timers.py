@@ -131,8 +131,8 @@ class Timers:
         self._running = True
         now = self._clock.monotonic()
         deadline = now + SLICE_S
-        # Calls that are scheduled meanwhile wait for the next turn, because a call that repeats itself must not block
-        # the event loop.
+        # Calls that are scheduled meanwhile run in a later iteration of the event loop, because a call that repeats
+        # itself must not block the event loop.
         last_number = self._number
         try:
             while self._heap and self._heap[0].when <= now and self._heap[0].number < last_number:

@@ -32,7 +32,7 @@ class Tick:
 
 def number(attribute: Attribute) -> float:
     """Return the value of a numeric attribute."""
-    assert isinstance(attribute.value, int | float)  # The equipment created the attribute with this type.
+    assert isinstance(attribute.value, int | float)  # The equipment gave the attribute this type.
     return attribute.value
 
 
@@ -63,7 +63,7 @@ class Valve:
         self.opening = position / 100.0
 
     def step(self, tick: Tick) -> None:
-        assert isinstance(self._travel.value, timedelta)  # `__init__` created it with this type.
+        assert isinstance(self._travel.value, timedelta)  # `__init__` gave the attribute this type.
         reach = tick.dt_s / max(self._travel.value.total_seconds(), 0.1)
         target = number(self.setpoint) / 100.0
         self.opening += max(-reach, min(reach, target - self.opening))
@@ -104,7 +104,7 @@ class Pump:
         amperes = 0.0 if self.turning <= 0 else 4.0 + 14.0 * self.turning**2 + tick.noise.around(0.2)
         show(self._current, amperes, 1, tick)
         if running:
-            assert isinstance(self._run_time.value, timedelta)  # `__init__` created it with this type.
+            assert isinstance(self._run_time.value, timedelta)  # `__init__` gave the attribute this type.
             self._run_time.set(self._run_time.value + timedelta(seconds=tick.dt_s), tick.time_ns)
             if not was_running:
                 show(self._starts, number(self._starts) + 1, 0, tick)
@@ -145,7 +145,7 @@ class Tank:
         self._since_trend_s += tick.dt_s
         if self._since_trend_s >= 5.0:
             self._since_trend_s = 0.0
-            assert isinstance(self._trend.value, tuple)  # `__init__` created it with this type.
+            assert isinstance(self._trend.value, tuple)  # `__init__` gave the attribute this type.
             self._trend.set((*self._trend.value[1:], round(self._exact, 2)), tick.time_ns)
 
     @property

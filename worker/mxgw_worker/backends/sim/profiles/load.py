@@ -23,12 +23,13 @@ from mxgw_worker.backends.sim.status import GOOD, OK, DataType
 
 log = logging.getLogger(__name__)
 
-# The clock is read once per this number of events. These events share a source time, and a slice of time is exceeded by
-# no more than these events.
+# The clock is read once per this number of events. These events share a source time. A run of events can therefore last
+# longer than `_SLICE_S`, but only by the time for these events.
 _CHUNK_EVENTS = 50
 _SLICE_S = 0.003
 _SLICE_EVENTS = 2_000
-# The shortest pause between paced bursts. Shorter pauses cost more in wake-ups than they gain in smoothness.
+# The shortest pause between two runs of events. Shorter pauses would cost more in wake-ups than they gain in
+# smoothness.
 _TICK_S = 0.002
 # After a delay, missed events are made up for, but at most the events of this number of seconds.
 _DEBT_S = 5.0
@@ -110,7 +111,8 @@ class LoadGenerator:
         self._is_unthrottled = options.burst == "max"
         self._text_bytes = options.text_bytes
         self._message = MxValue()  # The sink encodes before it returns, so one message serves all events.
-        # Key: attached item. Value: False until its first value was sent; True when it gets its values round robin.
+        # Key: item that gets values. Value: False until its first value was sent; True when it gets its values round
+        # robin.
         self._members: dict[Item, bool] = {}
         self._first: deque[Item] = deque()
         self._ring: list[Item] = []
@@ -122,8 +124,8 @@ class LoadGenerator:
         self._accounted_until = 0.0
 
     def add(self, item: Item, number: int) -> None:
-        """Send the item's values from now on, starting at its count. Nothing happens when the item is attached
-        already.
+        """Send values to this item from now on. The number of the first value is `item.count`. Nothing happens when the
+        item gets values already.
         """
         if item in self._members:
             return
@@ -184,9 +186,7 @@ class LoadGenerator:
         self._emitter.timers.after(min(pause_s, 1.0), self._tick)
 
     def _send_next(self, count: int) -> int:
-        """Send up to `count` events round robin, within one slice of time. Return the number of events that were
-        sent.
-        """
+        """Send up to `count` events round robin, for at most about `_SLICE_S`. Return how many events were sent."""
         clock = self._emitter.clock
         deadline = clock.monotonic() + _SLICE_S
         sent = 0
