@@ -72,7 +72,7 @@ class Running:
         return ItemFilter(rights) if rights is not None else None
 
     def item_access(self, identity: Identity) -> KeyItems | None:
-        """Return the object that says what a caller may do with items by reference; None when it may use all items."""
+        """Return the object that says what a caller may do with items by reference; None when all items are allowed."""
         rights = self.limits.item_rights(identity)
         return KeyItems(rights, partial(self.records.items, identity)) if rights is not None else None
 

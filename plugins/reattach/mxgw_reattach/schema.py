@@ -12,7 +12,8 @@ import sqlite3
 from contextlib import closing
 
 VERSION = 2
-# The characters "mxgw" as a big-endian number. Files of format 1 have no application id.
+# The application id of a manifest: the characters "mxgw" as a big-endian number. Files of format 1 have
+# no application id.
 APPLICATION_ID = 0x6D786777
 _COMMENT = re.compile(r"--[^\n]*")
 
