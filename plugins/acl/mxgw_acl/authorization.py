@@ -59,7 +59,7 @@ class Authorization:
         elif request.identity is not NOBODY or not rule.public:
             raise AccessDenied("the call needs an API key")
 
-    # keys
+    # calls of clients with a key
 
     def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         """Make sure that a caller with this key may make the call.
@@ -130,7 +130,7 @@ class Authorization:
                     metadata={"limit": str(limits.maximum_subscribers)},
                 )
 
-    # operators
+    # calls of operators
 
     def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
         """Make sure that an operator may make the call.

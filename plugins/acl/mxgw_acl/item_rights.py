@@ -145,7 +145,7 @@ class ItemFilter:
 
     @property
     def revision(self) -> int:
-        """Always 0: the decisions of the filter never change, because the rights of a key and item records never do."""
+        """Always 0, because the rights of a key and item records never change, so the filter decides as before."""
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:

@@ -1,8 +1,8 @@
 """The fallback provider: advises sub-attributes of each alarm, and derives the alarm's state from their values.
 
 MXAccess reports attributes, not alarms (docs/reference/mxaccess.md#alarms). Attributes show neither the id that the
-source gave an alarm nor the time at which it was raised, so every record of this provider has the flag
-`degraded`.
+source gave an alarm nor the time at which it was raised, so every record of this provider is incomplete
+and has the flag `degraded`.
 """
 
 from __future__ import annotations

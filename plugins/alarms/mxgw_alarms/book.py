@@ -62,7 +62,7 @@ class AlarmBook:
         self._ordered: Sequence[Entry] | None = ()
         self._references: list[str] = []
         self._handles: dict[str, int] = {}
-        # The facts about an alarm are at the index that is the alarm's handle minus NO_ALARM minus 1.
+        # One entry for each alarm that was ever seen, in the order of the handles, which begin with NO_ALARM + 1.
         self._facts: list[Facts] = []
         # Key: reference of an alarm that has ended. Value: the alarm as it was last known. When the fallback
         # provider reports the alarm again, with only a state and a priority, the other fields are taken from here.
@@ -239,7 +239,7 @@ class AlarmBook:
         return handle
 
     def _merged(self, record: pb.Alarm, before: pb.Alarm | None, *, raised: bool) -> pb.Alarm:
-        """Return the alarm for a record that has only a state and a priority; take other fields from what is known."""
+        """Return the alarm for a record that has only a state and a priority; other fields are as last known."""
         alarm = pb.Alarm()
         known = before or self._last.get(record.reference)
         if known is not None:

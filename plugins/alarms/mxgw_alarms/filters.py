@@ -15,7 +15,7 @@ MOST_PREFIXES = 100
 
 
 class AlarmFilter:
-    """The filter of one client; implements `FeedFilter` for AlarmEvents. Each stream and each call has its own filter."""
+    """The filter of one stream or one call of a client; implements `FeedFilter` for AlarmEvents."""
 
     def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
         """Check `wanted`, the filter in the client's request, and prepare it.
