@@ -22,10 +22,10 @@ from mxgw_core.api.errors import AccessDenied, GatewayError
 
 log = logging.getLogger(__name__)
 
-# The longest list of items in `detail`. The 32 characters after it are for the number of items that were left out.
+# The longest list of items in `detail`. 32 characters of `detail` remain for the number of items that were left out.
 _LONGEST_LIST = LONGEST_DETAIL - 32
 # The address of the caller of the current call. A service that decides about single items reports its decision later in
-# the call (`ItemAccess.decided`), without the address.
+# the call (`ItemAccess.decided`), without the address, so the address is remembered here.
 _peer_of_call: ContextVar[str] = ContextVar("address of the caller whose items are decided one by one", default="")
 
 
@@ -135,9 +135,10 @@ def references_of(
 ) -> tuple[int, Callable[[int], str]]:
     """Return the number of inputs of a command, and a function that returns the reference of the input at an index.
 
-    When `are_checked` is True, guards have checked the `items`, so the worker uses exactly these items or refuses the
-    command. When it is False, an item is the latest that the gateway knows for its handle. The handle perhaps belongs
-    to another item when the worker runs the command, so the text says "last known as".
+    When `are_checked` is True, rights were checked for these `items`, so the worker uses exactly these items or refuses
+    the command. When `are_checked` is False, each of the `items` is the latest that the gateway knows for a handle in
+    the command. The handle perhaps belongs to another item when the worker runs the command, so the function returns
+    the handle, followed by "last known as" and the reference.
 
     References are made one at a time, when the function is called: a record has room for hundreds of references, and a
     command can have thousands of inputs.

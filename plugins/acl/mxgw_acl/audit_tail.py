@@ -27,8 +27,8 @@ class AuditTail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # The identity and the size of the file when it was last read, the limit of that call, and the entries that were
-        # read. While these are the same, the file is not read again.
+        # `_of` has the identity and the size that the file had when it was last read, and the limit of that call.
+        # `_entries` has the entries that were read. A call that finds the same identity, size and limit returns them.
         self._of: tuple[int, int, int, int] | None = None
         self._entries: Sequence[AuditEntry] = ()
         # Key: a line of the file. Value: its entry. Only lines that are not in this dict are parsed.

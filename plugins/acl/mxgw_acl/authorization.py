@@ -59,7 +59,7 @@ class Authorization:
         elif request.identity is not NOBODY or not rule.public:
             raise AccessDenied("the call needs an API key")
 
-    # keys
+    # calls of clients with a key
 
     def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         """Make sure that a caller with this key may make the call.
@@ -84,7 +84,8 @@ class Authorization:
         if request.method == INVOKE and isinstance(request.request, InvokeRequest):
             kind = request.request.command.WhichOneof("command")
             if kind is None:
-                return  # The service refuses an empty command, with a better reason.
+                # The service refuses a request without a command, and its error says more than a missing scope.
+                return
             needed = COMMANDS.get(kind, frozenset())
         if needed is None or needed & key.scopes:
             return
@@ -97,7 +98,9 @@ class Authorization:
 
     def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
-            return  # Such a key may use every session. The service refuses a session that does not exist.
+            # The owner of the session does not matter for this key. The service later refuses the call if the session
+            # does not exist.
+            return
         if request.session is None or request.session.owner != key.id:
             raise AccessDenied(_NO_SUCH_SESSION)
 
@@ -127,7 +130,7 @@ class Authorization:
                     metadata={"limit": str(limits.maximum_subscribers)},
                 )
 
-    # operators
+    # calls of operators
 
     def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
         """Make sure that an operator may make the call.
@@ -142,7 +145,9 @@ class Authorization:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
-            return  # An administrator may use every session. The service refuses a session that does not exist.
+            # The tag of the session does not matter for an administrator. The service later refuses the call if the
+            # session does not exist.
+            return
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 

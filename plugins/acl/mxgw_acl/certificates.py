@@ -103,7 +103,7 @@ def _issue(
         .sign(ca_key, hashes.SHA256())
     )
     # The private key is replaced first. A gateway that reads both files before the certificate is replaced finds that
-    # they do not belong together, and keeps its present key and certificate.
+    # the new key does not belong to the old certificate, and keeps its present key and certificate.
     _replace(key_path, _pem(key))
     _replace(path, certificate.public_bytes(serialization.Encoding.PEM))
 

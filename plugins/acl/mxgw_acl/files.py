@@ -84,7 +84,7 @@ def secret_file(path: Path) -> bytes:
     """Return the 32 random bytes in a file; create the file with new random bytes when it does not exist.
 
     Raises:
-        SettingsError: the file cannot be used, or has another length.
+        SettingsError: the file cannot be used, or does not have 32 bytes.
     """
     try:
         if not path.exists():

@@ -91,7 +91,7 @@ class KeyItems:
 
 
 class ItemGuard:
-    """Checks the commands of a key with item constraints. Implements `CommandGuard` and `BrowseGuard`."""
+    """Checks the commands of a key that is limited to certain items. Implements `CommandGuard` and `BrowseGuard`."""
 
     def __init__(self, rights: ItemRights) -> None:
         self._rights = rights
@@ -127,7 +127,9 @@ class ItemGuard:
 
 
 class ItemFilter:
-    """Implements `StandingFilter` for a key with item constraints. All filters of one key are equal.
+    """The filter for the streams of a key that is limited to certain items; implements `StandingFilter`.
+
+    All filters of one key are equal.
 
     Data changes pass when the key may read the item, and completions pass when the key may use the item.
     """
@@ -143,7 +145,7 @@ class ItemFilter:
 
     @property
     def revision(self) -> int:
-        """See `StandingFilter`. The revision is always 0, because the rights of a key and item records never change."""
+        """Always 0, because the rights of a key and item records never change, so the filter decides as before."""
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:

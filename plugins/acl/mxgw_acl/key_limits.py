@@ -68,7 +68,10 @@ class KeyLimits:
         return known
 
     def buffer(self, session: SessionInfo) -> BufferLimit | None:
-        """Return how many bytes of events the gateway may keep for this session; None when its owner has no limit."""
+        """Return how many bytes of events the gateway may keep for this session.
+
+        Return None when the key that owns the session has no such limit.
+        """
         key = self._keyring.key(session.owner)
         limit = key.constraints.maximum_buffer_bytes if key is not None else None
         return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None

@@ -1,6 +1,6 @@
 """The keys in memory. Credentials are compared with them in constant time and without reading the disk.
 
-Changes in the key database are read again at each call and at an interval.
+At each call and at an interval, the keys are read again if the key database has changed.
 """
 
 from __future__ import annotations

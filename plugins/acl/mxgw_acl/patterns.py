@@ -51,9 +51,9 @@ class ItemPatterns:
 def reference_of(item: ItemReference | ItemRecord) -> str | None:
     """Return the full reference of an item from its context and definition; None when it cannot be determined.
 
-    Each backend has its own rules for a definition with a context; some try the definition alone when the joined name
-    does not exist. Only a definition that is a plain name certainly belongs to its context, so the result is None for
-    any other definition that has a context.
+    Each backend has its own rules for a definition with a context; some try the definition alone when the name made of
+    context and definition does not exist. Only a definition that is a plain name certainly belongs to its context, so
+    the result is None for any other definition that has a context.
     """
     context = item.item_context.strip()
     definition = item.item_definition.strip()

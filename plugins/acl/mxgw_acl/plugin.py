@@ -117,7 +117,7 @@ class AclPlugin:
 
         return files_to_back_up(self._settings.directory)
 
-    # sessions
+    # opening, adopting and closing sessions
 
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:

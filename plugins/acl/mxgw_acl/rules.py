@@ -108,7 +108,8 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
     "read_bulk": _any_of(Scope.READ),
 }
 
-# Commands that can change the plant, and the login that such commands need. They are recorded even when allowed.
+# Commands that can change the plant, and the command that logs a user in for such commands. Calls of these commands are
+# recorded even when they are allowed.
 AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
 
 # Two of the words that services of other plugins can declare for a method (`GrpcService.scopes`); `DECLARED` has all of

@@ -59,7 +59,7 @@ class Running:
             gateway, self.keyring, self.tokens.current, settings.close_revoked_sessions, write
         )
 
-    # items
+    # the rights of callers to items
 
     def command_guard(self, identity: Identity) -> ItemGuard | None:
         """Return the guard that checks a caller's commands; None when the caller may use every item."""
@@ -72,11 +72,11 @@ class Running:
         return ItemFilter(rights) if rights is not None else None
 
     def item_access(self, identity: Identity) -> KeyItems | None:
-        """Return the object that says what a caller may do with items by reference; None when it may use all items."""
+        """Return the object that says what a caller may do with items by reference; None when all items are allowed."""
         rights = self.limits.item_rights(identity)
         return KeyItems(rights, partial(self.records.items, identity)) if rights is not None else None
 
-    # sessions
+    # adopting and closing sessions
 
     def check_orphan(self, orphan: Orphan) -> None:
         """Make sure that the key which owns an orphan's session is still valid.
@@ -96,7 +96,7 @@ class Running:
         self.limits.session_closed(session)
         self.records.session_closed(session, reason)
 
-    # operators
+    # logged-in operators
 
     def operator_sessions(self, operator: Operator) -> SessionPredicate:
         """Return a function that says for a session whether the operator may see it now."""

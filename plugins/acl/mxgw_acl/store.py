@@ -150,7 +150,7 @@ class KeyStore:
             raise
         self._connection.execute("COMMIT")
 
-    # secrets
+    # the hashes of secrets
 
     def digest(self, key_id: str, secret: str) -> bytes:
         """Return the hash of a key's secret, as it is stored.
@@ -159,10 +159,10 @@ class KeyStore:
         """
         return hmac.digest(self._pepper, f"mxgw key\0{key_id}\0{secret}".encode(), hashlib.sha256)
 
-    # reading
+    # reading the database
 
     def version(self) -> int:
-        """Return a number that changes whenever another process changes the database; takes microseconds."""
+        """Return a number that changes whenever another process changes the database. The call takes microseconds."""
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(version)
 
@@ -197,14 +197,14 @@ class KeyStore:
         return key
 
     def uses(self) -> Mapping[str, Use]:
-        """Return the last use of each key. Key: key id. A key that was never used is missing."""
+        """Return a mapping from key id to the last use of the key; a key that was never used is missing."""
         rows = self._connection.execute("SELECT key_id, last_used_at, last_peer FROM uses").fetchall()
         return {key_id: Use(at, peer) for key_id, at, peer in rows}
 
-    # writing
+    # creating and changing keys
 
     def create(self, wishes: KeyWishes, environment: str) -> tuple[Key, KeyText]:
-        """Create a key; return the key and its text with the secret, which is stored nowhere."""
+        """Create a key; return the key and its text. The text contains the secret, which is stored nowhere."""
         text = KeyText(environment, new_key_id(), new_secret())
         with self._transaction():
             self._connection.execute(
@@ -265,7 +265,7 @@ class KeyStore:
         return self.key(key_id)
 
     def note_uses(self, uses: Mapping[str, Use]) -> None:
-        """Store the last use of each of these keys. Key: key id."""
+        """Store the last use of each key in `uses`, a mapping from key id to last use."""
         with self._transaction():
             self._connection.executemany(
                 "INSERT INTO uses SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1) "

@@ -1,7 +1,8 @@
 """The tokens of operators: signed, valid for minutes, renewable, and revocable.
 
 A token contains the name, the roles and the session tags of an operator, and the time when it expires. Each token
-belongs to one login. When the login is renewed with other roles, or ends, this applies to its older tokens as well.
+belongs to one login. When the login is renewed with other roles, the older tokens of the login have these roles too.
+When the login ends, all its tokens are invalid.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The fallback provider: advises sub-attributes of each alarm, and derives the alarm's state from their values.
 
 MXAccess reports attributes, not alarms (docs/reference/mxaccess.md#alarms). Attributes show neither the id that the
-source gave an alarm nor the time at which it was raised, so every record of this provider is degraded.
+source gave an alarm nor the time at which it was raised, so every record of this provider is incomplete
+and has the flag `degraded`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class _Watched:
     priority: int = 0
 
     def record(self) -> Alarm | None:
-        """Return the alarm as a degraded record; None while its state is unknown."""
+        """Return a record with the state and priority of the alarm; None while the state is unknown."""
         if self.in_alarm is None or self.acknowledged is None:
             return None
         return Alarm(
@@ -76,8 +77,8 @@ class AttributeProvider:
         self._dirty: dict[str, _Watched] = {}
         # Serials of items that have no first value yet.
         self._awaited: set[int] = set()
-        # Values whose item serial is unknown, kept while a subscribing command runs. The reply of that command says
-        # which alarm each serial belongs to.
+        # Values of items that a running command subscribes. They are kept until the reply of the command says which
+        # alarm each item serial belongs to.
         self._early: list[tuple[int, DataChange]] = []
         self._subscribing = 0
         # Set when a value has changed; `_tell` waits for it, and reports the change.
@@ -105,7 +106,7 @@ class AttributeProvider:
     # watching alarms
 
     async def _tell(self, reporter: Reporter) -> None:
-        """Advise all alarms, report all of them once, and from then on report changes."""
+        """Advise the items of all alarms, report all alarms once, and from then on report changes."""
         await self._advise()
         await self._first_values()
         self._dirty.clear()
@@ -150,7 +151,7 @@ class AttributeProvider:
 
     @contextmanager
     def _keeping_early(self) -> Iterator[None]:
-        """Keep values of unknown items while the block runs a subscribing command, and process them at its end."""
+        """Keep values of unknown items while the block subscribes items; process the values at the end of the block."""
         self._subscribing += 1
         try:
             yield
@@ -207,7 +208,7 @@ class AttributeProvider:
         self._news.set()
 
     async def _leave(self) -> None:
-        """Forget all alarms, and remove their items if the session still answers."""
+        """Forget all alarms. If the session is ready, unregister the client, which removes the items of the alarms."""
         server, self._server = self._server, 0
         self._items.clear()
         self._awaited.clear()
@@ -250,7 +251,8 @@ class AttributeProvider:
 
     async def _drop(self, handles: Sequence[int]) -> None:
         command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)
-        with suppress(GatewayError):  # the items are removed at the latest when `_leave` unregisters the client
+        # When this fails, the items exist until `_leave` unregisters the client.
+        with suppress(GatewayError):
             await self._session.invoke(c.MxCommand(unsubscribe_bulk=command), _TIMEOUT_S)
 
 

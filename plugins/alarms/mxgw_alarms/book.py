@@ -29,8 +29,9 @@ NO_ALARM = 1
 class Entry:
     """One active alarm.
 
-    `encoded` is the encoded Alarm message without the flags `degraded` and `stale`. The flags can change for all alarms
-    at once, so they are added when the message is sent.
+    `encoded` is the encoded Alarm message without the flags `degraded` (the provider reports only state and priority)
+    and `stale` (no provider sees the state). The flags can change for all alarms at once, so they are added when the
+    message is sent.
     """
 
     handle: int
@@ -61,12 +62,14 @@ class AlarmBook:
         self._ordered: Sequence[Entry] | None = ()
         self._references: list[str] = []
         self._handles: dict[str, int] = {}
-        # The facts of handle h are at index h - NO_ALARM - 1.
+        # One entry for each alarm that was ever seen, in the order of the handles, which begin with NO_ALARM + 1.
         self._facts: list[Facts] = []
-        # Key: reference of an alarm that has ended. Value: its last record, used to complete degraded records.
+        # Key: reference of an alarm that has ended. Value: the alarm as it was last known. When the fallback
+        # provider reports the alarm again, with only a state and a priority, the other fields are taken from here.
         self._last: dict[str, pb.Alarm] = {}
         self.refused = 0
-        # Whether the fallback provider reports now; then all alarms are degraded.
+        # Whether the fallback provider reports now. All alarms are then flagged as degraded, because this provider
+        # reports only state and priority.
         self.is_degraded = False
         # Whether no provider reports now; then all alarms are stale.
         self.is_stale = True
@@ -114,7 +117,7 @@ class AlarmBook:
         return self.is_stale or entry.alarm.reference in self.unwatched
 
     def shown(self, entry: Entry) -> pb.Alarm:
-        """Return the alarm of an entry, with the flags `degraded` and `stale` as they are now."""
+        """Return a copy of the alarm of an entry, and set its flags `degraded` and `stale` as they are now."""
         alarm = pb.Alarm()
         alarm.CopyFrom(entry.alarm)
         alarm.degraded, alarm.stale = self.is_degraded, self.is_entry_stale(entry)
@@ -125,7 +128,8 @@ class AlarmBook:
     def apply(self, record: pb.Alarm, *, reconciled: bool = False) -> pb.AlarmEvent | None:
         """Update the book with one record; return the resulting event, or None when nothing changed.
 
-        A degraded record has only a state and a priority; the other fields of the alarm keep their last known values.
+        A record with the flag `degraded` has only a state and a priority. The other fields of the alarm keep their last
+        known values, except those that describe an earlier occurrence of the alarm.
         """
         entry = self._active.get(record.reference)
         before = entry.alarm if entry is not None else None
@@ -235,7 +239,7 @@ class AlarmBook:
         return handle
 
     def _merged(self, record: pb.Alarm, before: pb.Alarm | None, *, raised: bool) -> pb.Alarm:
-        """Return a degraded record as an alarm, with the missing fields as they were last known."""
+        """Return the alarm for a record that has only a state and a priority; other fields are as last known."""
         alarm = pb.Alarm()
         known = before or self._last.get(record.reference)
         if known is not None:

@@ -34,8 +34,8 @@ def batch_of(events: Sequence[pb.AlarmEvent], head: int) -> bytes:
 class AlarmsTaken:
     """The active alarms at one moment; implements `FeedSnapshot`.
 
-    `is_degraded` and `is_stale` are flags of all entries. `stale` has the references of single alarms that are stale
-    even when `is_stale` is False.
+    `is_degraded` and `is_stale` apply to all entries. `stale` has the references of single alarms that are stale even
+    when `is_stale` is False.
     """
 
     epoch: bytes

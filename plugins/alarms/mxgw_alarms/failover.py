@@ -12,7 +12,7 @@ Mode = Literal["automatic", "primary", "fallback"]
 
 
 class Failover:
-    """Decides between primary and fallback provider; begins with the primary, except in mode `fallback`.
+    """Decides between the primary and the fallback provider. The primary is the first, except in mode `fallback`.
 
     Source: docs/reference/mxaccess.md#alarm-failover.
     """
@@ -36,7 +36,7 @@ class Failover:
         return self._failures
 
     def worked(self) -> None:
-        """Note that the primary provider answered."""
+        """Forget the counted failures of the primary provider, because it answered."""
         self._failures = 0
 
     def failed(self, *, for_good: bool = False) -> bool:

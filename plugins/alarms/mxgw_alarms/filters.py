@@ -15,7 +15,7 @@ MOST_PREFIXES = 100
 
 
 class AlarmFilter:
-    """The filter of one client; implements `FeedFilter` for AlarmEvents. Each stream and each call has its own."""
+    """The filter of one stream or one call of a client; implements `FeedFilter` for AlarmEvents."""
 
     def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
         """Check `wanted`, the filter in the client's request, and prepare it.
@@ -58,18 +58,18 @@ class AlarmFilter:
         return bool(self._access or self._prefixes)
 
     async def ask(self, handles: Sequence[int]) -> None:
-        """Compare these alarms with prefixes and rights ahead, a few at a time, so that other calls run in between.
+        """Compare these alarms with prefixes and rights before `keep` is called for them.
 
-        `keep` then answers for these alarms without comparing them again.
+        A few alarms are compared at a time, so that other calls run in between. `keep` then uses the results.
         """
         async for some in in_slices(handles):
             for handle in some:
                 self._is_named(handle)
 
     def keep(self, about: int, fourth: int, kind: int) -> bool:
-        """Implement `FeedFilter` for an AlarmEvent: `about` is the handle of its alarm, `fourth` its priority.
+        """Return whether the client gets an event: `about` is the handle of the alarm, `fourth` is its priority.
 
-        An alarm that passed once passes again when its priority leaves the range, so that the client sees its end.
+        An alarm that passed once also passes when its priority has left the range, so that the client sees its end.
         """
         del kind
         if about == NO_ALARM:

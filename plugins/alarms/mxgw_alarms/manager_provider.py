@@ -14,7 +14,7 @@ from mxgw_alarms.settings import AlarmsSettings
 from mxgw_core.api import InternalSession, SessionState
 from mxgw_core.api.errors import CommandFailed, GatewayError
 
-# The longest time that an alarm manager waits for a change in one poll, if it is able to wait.
+# In one poll, an alarm manager that is able to wait waits at most this long for a change.
 _WAIT_S = 10.0
 _NOT_SUPPORTED = "ALARMS_NOT_SUPPORTED"
 

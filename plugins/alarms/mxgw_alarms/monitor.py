@@ -46,12 +46,12 @@ from mxgw_core.api.errors import DependencyUnavailable, GatewayError
 log = logging.getLogger(__name__)
 
 CLIENT_NAME = "alarm monitor"
-# How long the start of the fallback is delayed at most until the search for alarms has finished.
+# The fallback provider starts when the search for alarms has finished, or at the latest after this time.
 _DISCOVERY_S = 10.0
-# How long a new provider has time for its first report: the longest time that the first values of a large plant take
-# (docs/reference/mxaccess.md#first-values), and a little more.
+# When a new provider has reported nothing for this time, the monitor announces that no provider reports. The first
+# values of a large plant arrive a little earlier (docs/reference/mxaccess.md#first-values).
 _PATIENCE_S = 15.0
-# After a session that lasted at least this long, the next pause is as short as at the beginning.
+# When a session has lasted at least this long, the pause before the next attempt is the shortest one again.
 _GOOD_SESSION_S = 60.0
 _WORDS = {PRIMARY: "the alarm manager", FALLBACK: "sub-attributes", NONE: "nobody"}
 
@@ -93,7 +93,7 @@ class Monitor:
         self._warned_of_refused = False
         self.status = self._status(NONE, "the monitor has not started yet")
 
-    # the present state
+    # the present state, for the feed and the metrics
 
     def taken(self) -> AlarmsTaken:
         """Return the active alarms as of now."""
@@ -301,7 +301,7 @@ class Monitor:
             )
 
     def worked(self) -> None:
-        """Note that the primary provider answered."""
+        """Forget the counted failures of the primary provider, because it answered."""
         self._failover.worked()
 
 

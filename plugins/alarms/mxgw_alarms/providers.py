@@ -68,8 +68,8 @@ class Provider(Protocol):
     async def run(self, reporter: Reporter) -> None:
         """Report to `reporter`, starting with `everything`.
 
-        Return when `reporter.failed` says so, when the session has ended, or when reports were perhaps missed. In the
-        last case the monitor runs a new provider, which reports everything again.
+        Return when `reporter.failed` returned True, when the session has ended, or when reports were perhaps missed. In
+        the last case the monitor runs a new provider, which reports everything again.
         """
 
     async def acknowledge(self, alarms: Sequence[Alarm], comment: str, operator: str) -> Sequence[Outcome]:

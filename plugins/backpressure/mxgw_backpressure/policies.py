@@ -124,7 +124,10 @@ class ResyncPolicy:
 
 @dataclass(frozen=True, slots=True)
 class BlockPolicy:
-    """Take no events from the worker until the subscriber is within its limits; disconnect it after `timeout_s`."""
+    """Take no events from the worker until the subscriber is within its limits.
+
+    When this takes longer than `timeout_s`, disconnect the subscriber.
+    """
 
     timeout_s: float
     name: str = "block"
@@ -138,8 +141,8 @@ class BlockPolicy:
 class Grace:
     """Delays the decision of another policy (`inner`).
 
-    For `seconds` the subscriber is allowed to exceed its limits. After that time, or at once when it exceeds the limits
-    in `hard`, the inner policy decides.
+    For `seconds` the subscriber is allowed to exceed its limits. After that time, or at once when the subscriber
+    exceeds the limits in `hard`, the inner policy decides.
     """
 
     inner: OverflowPolicy
@@ -161,7 +164,7 @@ class Grace:
 
 
 class PacedGrace(Grace):
-    """`Grace` for an inner policy that also limits how often values are sent (`PacedPolicy`)."""
+    """`Grace` for an inner policy that also sets a pace: it limits how often values are sent (`PacedPolicy`)."""
 
     __slots__ = ()
 

@@ -19,7 +19,7 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 class GraceSettings(BaseModel):
     """How long a subscriber is allowed to exceed its limits before its overflow policy decides.
 
-    Switched off while `seconds` is 0.
+    When `seconds` is 0, the overflow policy decides at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -20,7 +20,8 @@ from mxgw_metrics.settings import Address
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
-# Requests within this time get the same metrics, so that many requests do not keep the gateway busy.
+# For this time after a collection all requests get the same metrics, so that many requests do not keep the gateway
+# busy.
 _SHARED_S = 0.1
 _DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 

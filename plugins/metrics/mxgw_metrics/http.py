@@ -1,8 +1,8 @@
 """The small part of HTTP/1.1 that serving metrics needs: GET and HEAD, small responses, connections kept alive.
 
-The server runs in the event loop of the gateway and never waits there. Each turn of the loop answers one request, in
-the order in which the requests of all connections arrived. The server reads more bytes of a connection only when no
-request of that connection waits and its last response has been sent. Source: RFC 9112.
+The server runs in the event loop of the gateway and never waits there. Each iteration of the loop answers one
+request, in the order in which the requests of all connections arrived. The server reads more bytes of a connection only
+when no request of that connection waits and the last response has been sent. Source: RFC 9112.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _HEADERS = 64
 _IDLE_S = 120.0
 # The longest time until a request is complete, counted from the opening of the connection or the request's first byte.
 _REQUEST_S = 5.0
-# The most open connections. When one more is opened, an idle connection is closed, so that a monitoring system can
-# always connect.
+# The most open connections. When one more is opened, the connection that `Connections.opened` chooses is closed, so
+# that a monitoring system can always connect.
 _MOST_CONNECTIONS = 16
-# The longest time for sending a response over a slow network; after it the connection is closed.
+# The longest time for sending a response over a slow network. When this time has passed, the connection is closed.
 _SEND_S = 30.0
 _END = b"\r\n\r\n"
 
@@ -110,9 +110,10 @@ class Connections:
 
     def __init__(self, answer: Callable[[Request], Response]) -> None:
         self.answer = answer
-        # The open connections. The connection that was idle longest is the first.
+        # The open connections, sorted by the time of the last request or, if there was none, of the opening; the oldest
+        # is the first.
         self._open: dict[HttpConnection, None] = {}
-        # Connections that have a complete request, in the order in which they are served. No connection is in it twice.
+        # Connections that have a complete request, in the order in which they are served. Each waits for one request.
         self._waiting: deque[HttpConnection] = deque()
         self._has_ended = False
 
@@ -136,19 +137,20 @@ class Connections:
         self._open[connection] = None
 
     def asked(self, connection: HttpConnection) -> None:
-        """Note that a connection sent a request, so that it was not idle."""
+        """Move a connection that sent a request to the end of `_open`, because the others were idle for longer."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
 
     def wants_turn(self, connection: HttpConnection) -> None:
-        """Put a connection that has a complete request at the end of the queue."""
+        """Put a connection that has a complete request at the end of the queue `_waiting`."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._serve_next)
 
     def _serve_next(self) -> None:
-        # The connection stays in the queue while it is served, so that its next request cannot queue it a second time.
+        # The connection stays in the queue while it is served. If its next request has arrived, `wants_turn` then finds
+        # more than one entry in the queue, and does not schedule `_serve_next` a second time.
         try:
             self._waiting[0].serve()
         finally:
@@ -161,7 +163,7 @@ class Connections:
         self._open.pop(connection, None)
 
     def close_all(self) -> None:
-        """Close all connections, and those that the event loop reports later as soon as they are reported."""
+        """Close all connections. Close each connection that the event loop reports later when it is reported."""
         self._has_ended = True
         for connection in tuple(self._open):
             connection.cut()
@@ -177,7 +179,7 @@ class HttpConnection(asyncio.Protocol):
         # Whether a complete request has ever arrived.
         self.has_asked = False
         self._is_reading = True
-        # Whether the connection is queued for a turn, because it has a complete request.
+        # Whether the connection waits in the queue `Connections._waiting`, because it has a complete request.
         self._has_turn = False
         # Whether a part of the last response has not been sent yet.
         self._is_unsent = False
@@ -215,7 +217,7 @@ class HttpConnection(asyncio.Protocol):
         self._go_on()
 
     def serve(self) -> None:
-        """Answer the oldest request of this connection; called when its turn has come."""
+        """Answer the oldest request of this connection, which is now the first in the queue `Connections._waiting`."""
         self._has_turn = False
         if self._is_gone or self._is_unsent:
             return
@@ -238,9 +240,9 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def _go_on(self) -> None:
-        """Queue for a turn if a complete request has arrived, otherwise read more bytes.
+        """Join the queue `Connections._waiting` if a complete request has arrived; otherwise read more bytes.
 
-        While a part of a response is unsent, the connection neither queues nor reads.
+        While a part of a response is unsent, the connection does neither.
         """
         if self._is_gone:
             return

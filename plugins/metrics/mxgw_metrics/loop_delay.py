@@ -1,4 +1,4 @@
-"""Measures how late the event loop runs its timers: a timer compares the clock with the time at which it was due."""
+"""Measures how late the event loop runs its timers: each timer compares the present time with its due time."""
 
 from __future__ import annotations
 

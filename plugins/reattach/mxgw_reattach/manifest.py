@@ -168,7 +168,7 @@ class Manifest:
             raise WorkerStartFailed("the manifest (plugins.reattach) cannot be written")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """Record that the worker is ready, which shows that it has the next secret; delete the former secret.
+        """Record that the worker is ready, and delete the former secret: a ready worker has received the next secret.
 
         When the manifest cannot be written now, the step is written later.
         """
@@ -211,7 +211,7 @@ class Manifest:
             self._ending.discard(session_id)
 
         self._ending.add(session_id)
-        self._waiting.pop(session_id, None)  # The end of a session replaces its waiting steps.
+        self._waiting.pop(session_id, None)  # Earlier steps of an ended session are not needed any more.
         self._in_time(session_id, write)
 
     def write_waiting(self) -> bool:
@@ -242,7 +242,7 @@ class Manifest:
         return True
 
     def _in_time(self, session_id: str, write: Callable[[], None]) -> bool:
-        """Write a step after all waiting steps; return True when it is written, False when it has to wait."""
+        """Write a step after all waiting steps. Return True when the step is written, False when it has to wait."""
         self._waiting.setdefault(session_id, []).append(write)
         self.write_waiting()
         return session_id not in self._waiting
@@ -304,7 +304,7 @@ def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
 def _forget_this_gateway(copy: sqlite3.Connection) -> None:
     """Remove the instance id and all secrets from the copy of a manifest that goes into a backup.
 
-    The gateway that uses the restored manifest is another gateway and must not take back workers of this one.
+    The gateway that uses the restored manifest is another gateway, and must not take back the workers of this gateway.
     """
     copy.execute("UPDATE gateway SET instance = ''")
     copy.execute("UPDATE worker SET secret = x'', former_secret = NULL")
@@ -326,7 +326,9 @@ def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason,
 
 
 def _end_impossible(db: sqlite3.Connection) -> None:
-    """Record sessions whose rows have impossible values as ended, and delete impossible rows of `ended`.
+    """Delete rows with impossible values from the tables `worker` and `ended`.
+
+    A session in the table `worker` is also recorded as ended, if a client could ask for the session.
 
     The worker processes of these sessions are not touched. They exit by themselves when no gateway takes them back.
     """
@@ -382,11 +384,13 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     if not _INSTANCE.match(instance):
         raise NotAManifest("it names no gateway")
     workers = db.execute("SELECT session_id, endpoint FROM worker ORDER BY opened_at, session_id").fetchall()
-    if not instance:  # A backup stores no instance id, so this file was restored from a backup.
+    if not instance:
+        # Only the copy of a manifest in a backup has no instance id, so this manifest was restored from a backup.
         is_copy = True
     elif not known["data_dir_id"]:
-        # An earlier release did not record the directory. The sockets of its workers are in the directory `run` of the
-        # data directory, so a worker with a socket elsewhere shows that the file was copied.
+        # An earlier release wrote this manifest, without the id of the data directory. All workers of a gateway have
+        # their sockets in the directory `run` inside the data directory. So when the manifest names a worker with a
+        # socket elsewhere, the manifest was copied from another data directory.
         run = (directory / "run").resolve()
         workers = [row for row in workers if Path(row["endpoint"]).parent.resolve() != run]
         is_copy = bool(workers)

@@ -35,8 +35,8 @@ def open_manifest(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Op
 
     `use` is allowed to write to the database; when it fails, the connection is closed.
 
-    When `schema`, `use` or SQLite finds that the file is not a manifest, the file is renamed and a new manifest is
-    created.
+    When the module `schema`, the function `use` or SQLite finds that the file is not a manifest, the file is renamed
+    and a new manifest is created.
 
     Raises:
         SettingsError: the file belongs to another user, was written by a later release, or cannot be used.
@@ -92,7 +92,8 @@ def _used(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row
-        # The default raises an error for a text that is not UTF-8, so that no row of its table could be read.
+        # Without this function, sqlite3 raises an error for a text that is not UTF-8, so that one damaged text would
+        # make a whole table unreadable.
         db.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         version = schema.format_of(db)
         db.execute("PRAGMA journal_mode = WAL")

@@ -36,7 +36,7 @@ _AGAIN_S = 2.0
 
 
 class ReattachPlugin:
-    """Says how long workers outlive the gateway, records what adoption needs, and answers ADOPT for every orphan."""
+    """Says how long workers outlive the gateway, records what adoption needs, and returns ADOPT for every orphan."""
 
     def __init__(self) -> None:
         self._settings = ReattachSettings()
@@ -131,7 +131,7 @@ class ReattachPlugin:
     def mxgw_session_attached(self, session: SessionInfo) -> None:
         self._manifest.attached(session.session_id)
 
-    # after a restart
+    # what the gateway asks for after a restart
 
     @hookimpl
     def mxgw_ended_sessions(self) -> Sequence[EndedSession]:
@@ -144,6 +144,6 @@ class ReattachPlugin:
 
     @hookimpl
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict:
-        # Whatever speaks against the adoption of an orphan is checked by the gateway and by other plugins.
+        # The gateway and other plugins check whether there is a reason not to adopt the orphan.
         del orphan
         return OrphanVerdict.ADOPT

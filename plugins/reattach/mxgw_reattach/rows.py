@@ -24,8 +24,9 @@ _LONGEST_S = 36_525 * 86_400.0
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256
 _EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
-# The largest accepted number of a row in `ended`. SQLite gives a new row the highest number plus one. After a damaged
-# row with the number 2**63 - 1 it would choose random numbers instead, and the order of the rows would be lost.
+# The largest accepted number of a row in the table `ended`. SQLite gives a new row the highest number plus one. After a
+# damaged row with the number 2**63 - 1, SQLite would choose random numbers instead, and the order of the rows would be
+# lost.
 _LARGEST_NUMBER = 2**53
 
 
@@ -34,7 +35,8 @@ def _text(value: Any) -> bool:
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # `opening.py` reads bytes that are not UTF-8 as surrogates, which cannot be encoded.
+    except UnicodeEncodeError:
+        # The stored bytes were not UTF-8. `opening.py` reads such bytes as surrogates, which cannot be encoded.
         return False
     return True
 
@@ -55,8 +57,8 @@ def _bytes(*lengths: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, bytes) and len(value) in lengths
 
 
-# The columns that `worker` and `ended` have in common. Key: column name. Value: a function that checks a value of the
-# column, and the value that replaces an impossible one when the session is recorded as ended.
+# The columns that the tables `worker` and `ended` have in common. Key: column name. Value: a function that checks a
+# value of the column, and the value that replaces an impossible value when the session is recorded as ended.
 _SESSION: Mapping[str, tuple[Callable[[Any], bool], Any]] = {
     "session_id": (_id, None),
     "owner": (_text, None),
@@ -94,12 +96,12 @@ _ENDED: Mapping[str, Callable[[Any], bool]] = {
 
 
 def impossible_in_worker(row: sqlite3.Row) -> list[str]:
-    """Return the columns of a row of `worker` that have impossible values."""
+    """Return the columns that have impossible values in a row of the table `worker`."""
     return [name for name, is_possible in _WORKER.items() if not is_possible(row[name])]
 
 
 def impossible_in_ended(row: sqlite3.Row) -> list[str]:
-    """Return the columns of a row of `ended` that have impossible values."""
+    """Return the columns that have impossible values in a row of the table `ended`."""
     return [name for name, is_possible in _ENDED.items() if not is_possible(row[name])]
 
 
@@ -113,7 +115,7 @@ def rememberable(row: sqlite3.Row) -> dict[str, Any] | None:
 
 
 def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
-    """Return the orphan that a row of `worker` describes."""
+    """Return the orphan that a row of the table `worker` describes."""
     spawn = WorkerSpawn(
         session_id=row["session_id"],
         backend=row["backend"],
@@ -152,7 +154,7 @@ def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orph
 
 
 def ended_of(row: sqlite3.Row) -> EndedSession:
-    """Return the ended session that a row of `ended` describes."""
+    """Return the ended session that a row of the table `ended` describes."""
     reason = _reason(row["close_reason"])
     info = SessionInfo(
         session_id=row["session_id"],

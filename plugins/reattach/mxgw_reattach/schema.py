@@ -12,7 +12,8 @@ import sqlite3
 from contextlib import closing
 
 VERSION = 2
-# The characters "mxgw" as a big-endian number. Files of format 1 have no application id.
+# The application id of a manifest: the characters "mxgw" as a big-endian number. Files of format 1 have
+# no application id.
 APPLICATION_ID = 0x6D786777
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -44,7 +45,7 @@ FORMAT_1 = f"""
 CREATE TABLE gateway (instance TEXT NOT NULL);
 CREATE TABLE worker ({_WORKER_1}) STRICT;
 """
-# Key: a format. Value: the SQL that converts a file of the format before. A new file is created in format 1 and then
+# Key: a format. Value: the SQL that converts a file of the previous format. A new file is created in format 1 and then
 # converted, so that each table is defined in one place only.
 # The table `ended` has the sessions that ended: after a restart, their owners can still ask for the close reason.
 # `request_key` and `request_digest` are the hashes by which a repeated OpenSession finds the session of the first call.

@@ -1,5 +1,5 @@
-"""The hooks of the plugin: they set the retention and the detach grace, and warn when a log does not reach back as far
-as the detach grace.
+"""The hooks of the plugin: they set the retention and the detach grace, and warn when a log keeps events for a shorter
+time than the detach grace.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ class ReplayPlugin:
             self.check_horizons(gateway.sessions())
 
     def check_horizons(self, sessions: Sequence[SessionInfo]) -> None:
-        """Log a warning for each session whose log reaches back less far than the detach grace.
+        """Log a warning for each session whose log keeps events for a shorter time than the detach grace.
 
-        The reach of a log is calculated from the present rate of events. Each session gets one warning only.
+        That time is calculated from the present rate of events. Only one warning is logged for each session.
         """
         for session in sessions:
             self._warn_if_short(session)

@@ -92,7 +92,7 @@ class Connector:
     def bound(
         self, url: str, dn: str, password: str, budget: Budget, *, receive_timeout_s: float | None = None
     ) -> Iterator[Connected]:
-        """Yield a connection to one server that is logged in (bound) as `dn`; anonymously when `dn` is empty.
+        """Yield a connection to one server, logged in (bound) as `dn`, or anonymously when `dn` is empty.
 
         Raises:
             ServerFailed: the server cannot be reached, is not trusted, refuses, or is too slow.

@@ -161,7 +161,10 @@ class LdapDirectory:
         return Person(self._name(entry, user), entry.dn, groups)
 
     def _name(self, entry: Entry, typed: str) -> str:
-        """Return the name of a person that `resolve` accepts. It is the same for every spelling that can be typed."""
+        """Return a name by which `resolve` finds the person.
+
+        The name is the same for every spelling that the person can type.
+        """
         for attribute in self._named_by:
             # An attribute can have several values. Sorting makes sure that each login gets the same value.
             if values := sorted(entry.texts(attribute.lower())):

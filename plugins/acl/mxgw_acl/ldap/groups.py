@@ -97,7 +97,8 @@ def _escaped(value: bytes) -> str:
 
 
 # The two fast searches of Active Directory, each with the time limit `chain_timeout_s` for one answer. Key: the value
-# of the setting `groups`. Value: the function. When it returns None or raises ServerFailed, `_nested` is used instead.
+# of the setting `groups`. Value: the function. When the function returns None or raises ServerFailed, `_nested` is
+# used instead.
 _SHORT_WAYS: Mapping[str, Callable[[Reconnect, str, LdapSettings], Sequence[str] | None]] = {
     "ad_chain": _in_chain,
     "ad_token_groups": _token_groups,

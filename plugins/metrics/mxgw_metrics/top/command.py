@@ -19,7 +19,7 @@ def _address(context: click.Context, parameter: click.Parameter, text: str) -> A
 
 
 def top_command(settings: MetricsSettings) -> click.Command:
-    """Return the command `mxgw top`. Without --at it reads the endpoint at the address in `settings`."""
+    """Return the command `mxgw top`. Without --at the command reads the endpoint at the address in `settings`."""
 
     @click.command("top", short_help="Show a gateway's figures on one screen, from its metrics.")
     @click.option(

@@ -20,8 +20,8 @@ def watch(address: Address, interval_s: float, *, once: bool, as_json: bool) -> 
     """Show summaries until Ctrl-C; with `once` show one summary and return.
 
     Raises:
-        ClickException: a reading failed. On the live screen this is true of the first reading only: a later failure is
-            shown there, and the reading is tried again.
+        ClickException: a reading failed. On the live screen, only a failure of the first reading is raised. A later
+            failure is shown, and the reading is tried again.
     """
     before = read(address)
     if as_json:

@@ -145,7 +145,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _at_most(seconds: float | None) -> str:
-    """Return the upper bound of a value as text; a histogram does not have the exact value."""
+    """Return `seconds` as the text of an upper bound ("≤ 5 ms"); a histogram does not have the exact value."""
     if seconds is None:
         return "-"
     if math.isinf(seconds):

@@ -181,7 +181,7 @@ def summary_of(before: Reading, now: Reading) -> Summary:
 
 
 def quantile_of(buckets: Mapping[float, float], share: float) -> float | None:
-    """Return the lowest bound of a histogram that at least `share` of the observed values do not exceed.
+    """Return a quantile of a histogram: the lowest bound that at least `share` of the observed values do not exceed.
 
     `buckets` has the cumulative count of each bound. None is returned when nothing was observed.
     """
