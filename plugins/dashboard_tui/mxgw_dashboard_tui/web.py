@@ -74,7 +74,7 @@ class WebServer(Server):
         self._pages: set[asyncio.Task[Any]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until SIGINT or SIGTERM arrives. At the start `say` is called with a sentence that has the page's address.
+        """Serve until SIGINT or SIGTERM arrives. First call `say` with a sentence that has the address of the page.
 
         Raises:
             click.ClickException: the port cannot be used.

@@ -265,7 +265,7 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
     said = clean(error.details() or "", 300)
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            # The gateway's own text is about API keys of programs. It would not help an operator, who must log in again.
+            # The gateway's own text is about API keys of programs. An operator has none, and must log in again.
             return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said

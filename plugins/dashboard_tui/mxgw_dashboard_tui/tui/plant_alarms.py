@@ -55,7 +55,10 @@ class PlantAlarms:
         self._arriving.clear()
 
     def take(self, message: StreamAlarmsResponse) -> bool:
-        """Process a frame. Return False when the frame does not say which alarms are stale, so that a new stream is needed."""
+        """Process a frame.
+
+        Return False when the frame does not say which of the active alarms are stale, so that a new stream is needed.
+        """
         is_known = True
         match message.WhichOneof("frame"):
             case "snapshot":

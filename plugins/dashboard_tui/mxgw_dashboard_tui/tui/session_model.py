@@ -25,12 +25,12 @@ class Item:
     state: ss.ItemState
     value: e.DataChange | None
     sequence: int
-    # When the worker received the value, by the clock of the worker's machine; 0 when the value is from a list of items.
+    # When the worker received the value, by the clock of the worker's machine; 0 when the value is not from an event.
     worker_ns: int = 0
 
 
 class SessionModel:
-    """Collects what the source reports about one session: details, items and events. The session's screen shows them."""
+    """Collects what the source reports about one session, for its screen: details, items and events."""
 
     def __init__(self) -> None:
         self.detail: pb.WatchSessionResponse | None = None
@@ -49,7 +49,7 @@ class SessionModel:
 
     @property
     def now_ns(self) -> int:
-        """The time of the gateway's clock in the latest details, in nanoseconds since 1970; 0 before any details arrived."""
+        """The gateway's time in the latest details, in nanoseconds since 1970; 0 before any details arrived."""
         return timestamp_to_ns(self.detail.as_of) if self.detail is not None else 0
 
     @property
@@ -65,7 +65,7 @@ class SessionModel:
         self.detail, self.received_at = detail, now
 
     def take_items(self, pages: Sequence[pb.ListItemsResponse], now: float) -> None:
-        """Replace the items with a new list from the worker, but keep a value from an event if the list has an older one."""
+        """Replace the items with a new list from the worker. A value from an event is kept if it is newer."""
         known = self.items
         self.items = {}
         for page in pages:

@@ -24,7 +24,7 @@ class Showing:
         self.generation = 0
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
-        """Make a view from a gateway report, and return it. `newest` becomes this view even while the screens are frozen."""
+        """Make the newest view from a gateway report, also while the screens are frozen; return the view."""
         return self._model.take(snapshot)
 
     def forget(self) -> None:

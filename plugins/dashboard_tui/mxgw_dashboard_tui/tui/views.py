@@ -47,7 +47,7 @@ VIEWS: Sequence[ViewEntry] = (
 
 
 def view_bindings() -> Iterator[Binding]:
-    """Yield the key binding of each view. The footer shows only the first binding, with a text for the keys of all views."""
+    """Yield the key binding of each view. The footer shows only the first one, with a text about all these keys."""
     for number, view in enumerate(VIEWS, 1):
         yield Binding(
             str(number),

@@ -14,7 +14,7 @@ from mxgw_dashboard_tui.tui.source import Refused
 
 
 class ActingScreen(BaseScreen):
-    """A screen with keys that close or kill one session, the `target`."""
+    """A screen with keys that close one session, the `target`, or kill the worker of this session."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+x", "close_session", "Close", id="session.close", tooltip="End the session in order; asks first"),

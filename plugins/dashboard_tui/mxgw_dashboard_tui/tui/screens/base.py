@@ -109,7 +109,7 @@ class BaseScreen(Screen[None]):
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Clear everything that was shown, because perhaps another person has logged in. `paint` is called afterwards."""
+        """Clear everything that was shown, because perhaps another person has logged in. `paint` is called next."""
         for grid in self.query(Grid):
             grid.filter("")
             grid.set_rows(())

@@ -156,7 +156,7 @@ class SessionScreen(ActingScreen):
         self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
-        """Call `take`, which processes a message. While the screen is frozen, keep `take` and call it after the freeze."""
+        """Call `take`, which processes a message. While the screen is frozen, `take` is kept and called later."""
         if self.dashboard.showing.frozen_s is None:
             take()
         else:

@@ -48,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell. `tone` is good, warn, bad, dim or accent. `order` is the sort key; when it is None, `text` is the key."""
+    """One cell. `tone` is good, warn, bad, dim or accent. `order` is the sort key; None means to sort by `text`."""
 
     text: str
     tone: str = ""
@@ -59,8 +59,8 @@ class Cell:
 class Row:
     """One row. `key` identifies the object that the row is about, for example a session.
 
-    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. However
-    the table is sorted, rows whose `sinks` is True are below all other rows.
+    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. Rows
+    whose `sinks` is True are always below all other rows, however the table is sorted.
     """
 
     key: str
@@ -189,7 +189,7 @@ class Grid(ScrollView, can_focus=True):
         self.refresh()
 
     def sort_next(self, step: int) -> str:
-        """Sort by the column that is `step` columns to the right of the present sort column; return the new column's title."""
+        """Sort by the column `step` columns to the right of the present sort column; return the title of the new one."""
         keys = [column.key for column in self.shown_columns()]
         index = (keys.index(self.sort_key) + step) % len(keys) if self.sort_key in keys else 0
         self.sort(keys[index], reverse=self.reverse)
