@@ -114,8 +114,8 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
         settings: dict[str, object] = {
             "gateway.data_dir": directory / "data",
             "backends.default": "bench-paced",
-            # Under full load the benchmark's client falls far behind. The limits of its lag are large, because an overflow
-            # would end its stream.
+            # Under full load the benchmark's client falls far behind. The limits of the lag are large, because an
+            # overflow would end the stream.
             "events.queue_events": 5_000_000,
             "events.queue_bytes": 1_000_000_000,
             "events.unattached_events": 1_000_000,

@@ -1,4 +1,4 @@
-"""The journal: what happened since the gateway started. Its newest entries are kept in memory, the others are lost."""
+"""The journal: what happened since the gateway started. The newest entries are kept in memory; older entries are lost."""
 
 from __future__ import annotations
 

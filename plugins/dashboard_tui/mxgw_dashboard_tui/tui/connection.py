@@ -55,7 +55,7 @@ class Target:
 
 
 class Connection:
-    """Implements `Source` for a live gateway. A password is not kept after the login, and a token only in memory."""
+    """Implements `Source` for a live gateway. A password is not kept after the login; a token is kept in memory only."""
 
     is_recording = False
 
@@ -202,7 +202,7 @@ class Connection:
                 async with asyncio.timeout(_GOOD_BYE_S):
                     await self.logout()
             except (Refused, TimeoutError):
-                pass  # The gateway did not end the login, but the token will expire by itself.
+                pass  # Perhaps the gateway did not end the login; the token will then expire by itself.
         self._credentials.forget()
         await self._channel.close()
 

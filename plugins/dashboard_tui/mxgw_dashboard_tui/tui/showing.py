@@ -40,7 +40,7 @@ class Showing:
 
     @property
     def newest(self) -> View | None:
-        """The newest view, also while the screens are frozen. The banner uses its age to report a silent gateway."""
+        """The newest view, also while the screens are frozen. The banner shows how old this view is."""
         return self._model.view
 
     def age_of(self, view: View | None) -> float | None:

@@ -198,7 +198,7 @@ class BaseScreen(Screen[None]):
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.open_with(value)
-        # This method has an effect at once. A message would have a later effect, and the next key would miss the line.
+        # `set_focus` moves the focus at once. After a message, the next key would perhaps not reach the input line.
         self.set_focus(line)
 
     def on_input_changed(self, event: Input.Changed) -> None:

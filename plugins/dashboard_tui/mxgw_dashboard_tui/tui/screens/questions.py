@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Asks whether to end a session. The result is True if the operator types `word`, and False if the escape key."""
+    """Asks whether to end a session. The result is True if the operator types `word`, and False after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="confirm.no", tooltip="Change nothing"),

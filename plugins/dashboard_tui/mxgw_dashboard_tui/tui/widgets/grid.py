@@ -189,7 +189,7 @@ class Grid(ScrollView, can_focus=True):
         self.refresh()
 
     def sort_next(self, step: int) -> str:
-        """Sort by the column `step` columns to the right of the present sort column; return the title of the new one."""
+        """Sort by the column that is `step` columns to the right of the present sort column; return its title."""
         keys = [column.key for column in self.shown_columns()]
         index = (keys.index(self.sort_key) + step) % len(keys) if self.sort_key in keys else 0
         self.sort(keys[index], reverse=self.reverse)
