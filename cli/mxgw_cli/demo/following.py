@@ -128,7 +128,7 @@ async def raise_when_dead(child: Child) -> NoReturn:
 async def _explain(error: errors.MxgwClientError, children: Sequence[Child]) -> NoReturn:
     """Raise a CliFailure for a failed call.
 
-    Its text says that the gateway's process has ended if that is so. Otherwise it is the text of `error`.
+    If the gateway's process has ended, the text of the failure says so. Otherwise it is the text of `error`.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(DEATH_IS_NOTICED_S):

@@ -1,4 +1,4 @@
-"""The journal: what happened since the gateway started. The newest entries are kept in memory; older entries are lost."""
+"""The journal: what happened since the gateway started. Only the newest entries are kept, and only in memory."""
 
 from __future__ import annotations
 

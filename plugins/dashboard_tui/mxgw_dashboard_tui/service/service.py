@@ -1,7 +1,7 @@
 """The gRPC service of the dashboard.
 
-A stream about sessions checks before every message which sessions the operator is allowed to see, so that a right that
-was revoked has no effect any more.
+A stream about sessions checks before every message which sessions the operator is allowed to see, so that
+nothing is sent after a right was revoked.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Target:
 
 
 class Connection:
-    """Implements `Source` for a live gateway. A password is not kept after the login; a token is kept in memory only."""
+    """Implements `Source` for a live gateway. Passwords are not kept after the login; tokens stay in memory only."""
 
     is_recording = False
 

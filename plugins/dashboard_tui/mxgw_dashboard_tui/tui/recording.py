@@ -1,5 +1,7 @@
 """Recordings: the gateway reports that a dashboard receives are written to a file, and played back later.
 
+A gateway report is the state of the whole gateway at one moment (model.py).
+
 Each line of the file is a JSON object. The first line is a header. Each further line has one gateway report in
 protobuf's JSON form, and the seconds since the start of the recording. A recording contains the names, owners and
 tags of sessions, but no values of items.

@@ -25,7 +25,7 @@ class Item:
     state: ss.ItemState
     value: e.DataChange | None
     sequence: int
-    # When the worker received the value, by the clock of the worker's machine; 0 when the value is not from an event.
+    # When the worker received the value, by the clock of the worker's machine; 0 when the value is from a list.
     worker_ns: int = 0
 
 

@@ -32,7 +32,7 @@ class Listener(Protocol):
         """The state of the connection changed."""
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """A gateway report arrived."""
+        """A gateway report arrived: the state of the whole gateway at one moment."""
 
 
 class Source(Protocol):

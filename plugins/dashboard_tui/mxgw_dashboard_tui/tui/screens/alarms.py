@@ -212,7 +212,7 @@ class AlarmsScreen(BaseScreen):
         news.update(Text("\n").join([Text(title, "bold"), *said]), layout=False)
 
     def _paint_more(self) -> None:
-        """Show how many alarms that match the filter are not shown, because the table has a largest number of rows."""
+        """Show how many alarms that match the filter are not shown, because the number of rows is limited."""
         if (left_out := self.grid.left_out) == self._left_out:
             return
         self._left_out = left_out
