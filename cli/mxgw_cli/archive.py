@@ -38,7 +38,8 @@ _MAXIMUM_NAME_CHARACTERS = 400
 _CHUNK_BYTES = 256 * 1024
 _FILE_MODE = 0o600
 
-Progress = Callable[[int], None]  # a function that is called with the number of bytes read since its last call
+# A function that is called with the number of bytes that were read since its last call.
+Progress = Callable[[int], None]
 
 
 class ArchiveRefused(MxgwError):
@@ -167,7 +168,8 @@ class Archive:
         left = member.size_bytes
         with _in_words():
             source = self._tar.extractfile(header)
-            assert source is not None  # `_check` has made sure that the member is a plain file
+            # `_check` has made sure that the member is a plain file, so tarfile returns its content and not None.
+            assert source is not None
             while left:
                 data = source.read(min(left, _CHUNK_BYTES))
                 if not data:
@@ -188,7 +190,8 @@ def opened(path: Path) -> Iterator[Archive]:
         ArchiveRefused: the file is not a backup, a newer release made it, or its list of contents is wrong.
         OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could wait forever
+    # Anything but a regular file is refused before it is opened, because opening a pipe could wait forever.
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ArchiveRefused("it is not a regular file")
     with _Bounded(path) as file:
         with _in_words():
@@ -199,7 +202,8 @@ def opened(path: Path) -> Iterator[Archive]:
             if header.size > _MAXIMUM_CONTENTS_BYTES:
                 raise ArchiveRefused("its list of contents is too long")
             source = tar.extractfile(header)
-            assert source is not None  # the type was checked above: a plain file
+            # The member is a plain file, as checked above, so tarfile returns its content and not None.
+            assert source is not None
             text = source.read(_MAXIMUM_CONTENTS_BYTES)
         yield Archive(tar, _contents(text))
 
@@ -238,7 +242,7 @@ class _Format(BaseModel):
 class _Bounded(io.FileIO):
     """A file that refuses to read many bytes at once.
 
-    Without it tarfile would read a header of any size into memory, if the file says that the header is so large.
+    Without this limit tarfile would read a header of any size into memory, if the file claims that size.
     """
 
     def __init__(self, path: Path) -> None:

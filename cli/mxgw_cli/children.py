@@ -33,7 +33,7 @@ class Child:
         self.ready: dict[str, object] = {}
 
     def failure(self, what: str) -> CliFailure:
-        """Return a failure whose text is `what` and the last lines of the process's log."""
+        """Return a failure whose text is `what` and the last lines that the process wrote to stderr."""
         with suppress(OSError):
             lines = self.log.read_text("utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
             text = "\n".join("  " + printable(line, 300) for line in lines)
@@ -125,7 +125,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without the variables of mxgw, so that a demo does not depend on the user's settings."""
+    """Return the environment without the variables of mxgw, so that the started process ignores the user's settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
 
 

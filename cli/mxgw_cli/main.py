@@ -19,7 +19,10 @@ from mxgw_core.command_line import Group
 
 
 class _PipeClosed(Exception):
-    """The program that reads stdout has closed it. Not an OSError: click would exit with code 1 after an OSError."""
+    """The program that reads stdout has closed it.
+
+    This exception is not an OSError, because click would exit with code 1 after an OSError.
+    """
 
 
 class RootGroup(Group):
@@ -147,7 +150,8 @@ def root(settings_file: Path | None, assignments: dict[str, str]) -> None:
 
     Any client, one worker process per session, and no event lost in silence.
     """
-    del settings_file, assignments  # commands read these values from the context, see `chosen_before`
+    # These parameters are not used here. Commands read their values from the context, see `chosen_before`.
+    del settings_file, assignments
 
 
 def main() -> NoReturn:

@@ -158,7 +158,7 @@ def gateway_options(function: F) -> F:
         sources = [context.get_parameter_source(name) for name in _GATEWAY_NAMES]
         if ParameterSource.COMMANDLINE in sources or not isinstance(context.obj, GatewayTarget):
             context.obj = GatewayTarget(target, ca, cert, key, api_key_file, timeout)
-        # In all other cases `context.obj` is the group's gateway, which click has copied into this context.
+        # Otherwise `context.obj` stays as it is: click has copied the gateway of the command's group to this context.
         return function(*args, gateway=context.obj, **kwargs)
 
     return with_gateway  # type: ignore[return-value]  # click decorators do not keep the type of the function

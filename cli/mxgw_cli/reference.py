@@ -24,7 +24,7 @@ BEGIN = "<!-- Made by `python -m mxgw_cli.reference docs/command-line.md` from h
 @click.command()
 @gateway_options
 def _with_gateway() -> None:
-    """Declare the options of the gateway, only to read their names below."""
+    """Do nothing: this command exists only so that the names of the gateway's options can be read from it below."""
 
 
 _GATEWAY_OPTIONS = frozenset(parameter.name for parameter in _with_gateway.params)

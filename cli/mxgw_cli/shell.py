@@ -142,7 +142,7 @@ def console(*, stderr: bool = False) -> Console:
 
     class _Console(Console):
         def on_broken_pipe(self) -> NoReturn:
-            # Rich would exit with code 1 here; `RootGroup.main` exits with code 0 for this exception.
+            # Without this method rich would exit with code 1. `RootGroup.main` exits with code 0 for this exception.
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
@@ -156,7 +156,7 @@ def is_live() -> bool:
 
 
 def silence_stdout() -> None:
-    """Discard unwritten output after the reader of stdout has ended; Python would report an error when it exits."""
+    """Discard unwritten output after the reader of stdout has ended, because Python would report an error at exit."""
     with contextlib.suppress(OSError, io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

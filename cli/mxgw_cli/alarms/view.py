@@ -32,7 +32,7 @@ _REFERENCE_AT_MOST = 48
 
 
 def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
-    """Return the alarms sorted by state, then by priority, then the newest first.
+    """Return the alarms sorted by state, then by priority (the most severe first), then by time (the newest first).
 
     Unacknowledged alarms come before acknowledged alarms. In each of these two groups, alarms that are still in alarm
     come before alarms that have returned to normal.
@@ -47,9 +47,10 @@ def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
 
 
 def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
-    """Return a table of alarms in the given order. From 100 characters of `width` it also has area and acknowledgement.
+    """Return a table of alarms in the given order.
 
-    The column of acknowledgements has operator and comment.
+    When `width` is at least 100 characters, the table also has a column for the area, and a column for the
+    acknowledgement with operator and comment.
     """
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("PRI", justify="right", no_wrap=True)

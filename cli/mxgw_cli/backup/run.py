@@ -41,8 +41,8 @@ _CHUNK_BYTES = 1024 * 1024
 class _Source:
     """A file to copy into the archive.
 
-    `name` is its name in the archive. `plugin` is the plugin that it belongs to, or "" for a settings file. `entry` has
-    its path and says how to copy it.
+    `name` is the name in the archive. `plugin` is the plugin that the file belongs to, or "" for a settings file.
+    `entry` has the path of the file, and says how to copy the file.
     """
 
     name: str
@@ -72,7 +72,7 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
     size = 0
     try:
         size = sum(source.entry.path.stat().st_size for source in sources)
-        # The copies are made next to the archive, so on the same disk, in a directory that only this user can enter.
+        # The copies are made next to the archive, on the same disk. Only this user can enter their directory.
         with (
             cleaning_up_at_sigterm(),
             tempfile.TemporaryDirectory(prefix=".mxgw-backup-", dir=file.parent) as name,
@@ -257,8 +257,8 @@ def _cut_after_last_line(copy: Path) -> None:
 
 
 def _copy_database(entry: BackupEntry, copy: Path) -> None:
-    # With mode=rw SQLite opens only an existing file. By default it would make a missing file as an empty database, and
-    # the backup would have a copy of that.
+    # With mode=rw SQLite opens only an existing file. By default SQLite would create an empty database in place of a
+    # missing file, and the backup would have a copy of the empty database.
     uri = f"{entry.path.as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
@@ -268,7 +268,8 @@ def _copy_database(entry: BackupEntry, copy: Path) -> None:
         if entry.prepare is not None:
             entry.prepare(target)
             target.commit()
-            target.execute("VACUUM")  # deleted rows would otherwise stay readable in unused parts of the file
+            # Without VACUUM, the rows that `prepare` deleted would stay readable in unused parts of the file.
+            target.execute("VACUUM")
 
 
 def _left_out(found: LoadedSettings) -> list[str]:

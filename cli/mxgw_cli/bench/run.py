@@ -66,7 +66,8 @@ class Measured:
     """All results of a run.
 
     `paced` has the figures of a stream with events at a steady rate, or as the named tags change. `load` has the
-    figures of a stream with as many events as one client can read. Each is None when it was not measured.
+    figures of a stream with as many events as one client can read. `paced` or `load` is None when it was
+    not measured.
     """
 
     open_median_ms: float
@@ -81,7 +82,7 @@ class Measured:
 
 
 async def measure(where: GatewayTarget, request: BenchRequest) -> None:
-    """Measure, and print the figures and what they mean.
+    """Make all measurements, and print the figures and what they mean.
 
     Raises:
         CliFailure: the gateway cannot be reached, or refuses a call.
@@ -113,7 +114,8 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
         settings: dict[str, object] = {
             "gateway.data_dir": directory / "data",
             "backends.default": "bench-paced",
-            # Under full load the only client falls far behind. The queues are large so that its stream does not end.
+            # Under full load the benchmark's client falls far behind. The limits of the lag are large, because an
+            # overflow would end the stream.
             "events.queue_events": 5_000_000,
             "events.queue_bytes": 1_000_000_000,
             "events.unattached_events": 1_000_000,

@@ -40,7 +40,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
                 for record in host.records
                 if record.state is PluginState.FAILED
             ]
-            # A plugin that failed would cause further problems, which end when the plugin works; they are not printed.
+            # When a plugin failed, further problems are not looked for, because the plugin would be the cause of some.
             if not problems:
                 problems = settings_problems(result.settings, host)
     except SettingsError as error:

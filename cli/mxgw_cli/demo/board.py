@@ -34,7 +34,7 @@ class Rate:
         self._since = now
 
     def per_second(self, now: float) -> float:
-        """Return the rate at `now`. Shortly after the start, only the time since the start is averaged."""
+        """Return the rate at `now`. Shortly after the start, the rate is an average over the time since the start."""
         known = 1.0 - math.exp(-max(now - self._started, 0.25) / RATE_WINDOW_S)
         return self._decayed(now) / known
 
@@ -46,7 +46,7 @@ class Rate:
 class TagRow:
     """One tag with its last values.
 
-    `changed_at` is when the last data change arrived, in monotonic seconds; None before the first. `is_lively` says
+    `changed_at` is when the last data change arrived, in monotonic seconds; None before any arrived. `is_lively` says
     whether the value has ever changed.
     """
 
@@ -106,17 +106,18 @@ class Board:
         source_time_s: float | None,
         failure: str,
     ) -> None:
-        """Process one data change. With a `failure` the row keeps its last good value, as MXAccess asks of clients."""
+        """Process one data change. When `failure` is not "", the row keeps its earlier value."""
         row = self.rows.get(item_serial)
         if row is None:
             row = self.rows[item_serial] = TagRow(f"item {item_serial}", Rate(self.started_at))
-        if row.changed_at is not None:  # the first data change has the first value, and does not count as a change
+        # The first data change of an item does not count for the rate of changes.
+        if row.changed_at is not None:
             row.rate.count(now)
         row.changed_at = now
         row.failure = failure
         if failure:
             return
-        # The first good value does not count as a change of the value.
+        # The first value that is not None does not count as a change of the value.
         row.is_lively = row.is_lively or (row.value is not None and value != row.value)
         row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
         if isinstance(value, bool) or quality_class(raw_quality) != "good":
@@ -128,8 +129,8 @@ class Board:
 class SequenceLedger:
     """Counts the events of one stream that are missing, double or out of order, by looking at their sequence numbers.
 
-    It trusts neither the gateway nor the client library. Missing sequence numbers count as a gap even when no gap frame
-    announced them.
+    The counts do not rely on the gateway or the client library: missing sequence numbers count as a gap even when no
+    `Gap` frame announced them.
     """
 
     def __init__(self) -> None:
@@ -140,12 +141,12 @@ class SequenceLedger:
         self.silent_gaps = 0
         self._epoch = b""
         self._last = 0
-        # Ranges of sequence numbers below `_last` that did not arrive: first and last number of each.
+        # The ranges of sequence numbers below `_last` that did not arrive. Each is a pair of its first and last number.
         self._holes: list[tuple[int, int]] = []
 
     @property
     def gaps(self) -> int:
-        """The number of all gaps, announced by a gap frame or not."""
+        """The number of gaps: those that a `Gap` frame announced, and those that no frame announced."""
         return self.announced_gaps + self.silent_gaps
 
     @property
@@ -153,7 +154,11 @@ class SequenceLedger:
         return self._last
 
     def opened(self, epoch: bytes, from_sequence: int) -> None:
-        """Note that a stream was opened, whose first event should have the sequence after `from_sequence`."""
+        """Prepare for the events of a new stream.
+
+        In a new epoch the first event should have the sequence after `from_sequence`. In the same epoch it should have
+        the sequence after the last event of the stream before.
+        """
         if epoch != self._epoch:
             self._epoch, self._last, self._holes = epoch, from_sequence, []
 
@@ -172,7 +177,7 @@ class SequenceLedger:
             self.duplicates += 1
 
     def gap(self, last_lost: int) -> None:
-        """Count a gap that a gap frame announced. The next event should have the sequence after `last_lost`.
+        """Count a gap that a `Gap` frame announced. The next event should have the sequence after `last_lost`.
 
         When the frame does not name sequences, `last_lost` is 0.
         """

@@ -19,7 +19,7 @@ from mxgw_cli.shell import CliFailure
 from mxgw_client import DataChange, errors
 from mxgw_core.printable import printable
 
-# At most this many tags are subscribed. With the load backend the option --items sets the number instead.
+# At most this many tags are subscribed. With `--backend load` the option --items sets the number instead.
 TAGS_AT_MOST = 500
 BROWSE_DEPTH = 12
 OPCUA_OBJECT = "Steel"
@@ -117,7 +117,7 @@ async def follow_worker(session: mxgw_client.Session, board: Board, children: Se
 
 
 async def raise_when_dead(child: Child) -> NoReturn:
-    """Wait until a process ends that should not end.
+    """Wait for the end of a process that should run as long as the demo.
 
     Raises:
         CliFailure: the process ended; the text has the end of its log.
@@ -126,9 +126,9 @@ async def raise_when_dead(child: Child) -> NoReturn:
 
 
 async def _explain(error: errors.MxgwClientError, children: Sequence[Child]) -> NoReturn:
-    """Raise a CliFailure for a failed call. If the gateway's process has ended, the failure says this.
+    """Raise a CliFailure for a failed call.
 
-    Otherwise the text of the failure is the text of `error`.
+    If the gateway's process has ended, the text of the failure says so. Otherwise it is the text of `error`.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(DEATH_IS_NOTICED_S):

@@ -136,7 +136,7 @@ async def _show(
 
 @contextlib.contextmanager
 def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
-    """While the block runs, the first Ctrl-C sets `stopping`; a second Ctrl-C cancels the running task."""
+    """While the block runs, the first Ctrl-C sets the event `stopping`; a second Ctrl-C cancels the running task."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -145,7 +145,8 @@ def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels the running task at Ctrl-C
+    except NotImplementedError:
+        # Event loops on Windows cannot handle signals. There asyncio.Runner cancels the running task at Ctrl-C.
         yield
         return
     try:

@@ -33,8 +33,8 @@ from mxgw_core.printable import printable
 
 _BARS = "▁▂▃▄▅▆▇█"
 FRESH_S = 0.6
-# How many lines of the screen are no rows of tags: title, two lines of figures, table head and its rule, footer, and
-# the line of the cursor.
+# How many lines of the screen have no tag: the title, two lines of figures, the header of the table and the rule below,
+# the footer, and the line with the cursor.
 _LINES_AROUND_ROWS = 7
 REFRESH_S = 0.25
 STATUS_INTERVAL_S = 1.0
@@ -140,10 +140,12 @@ class _Widths:
 def _widths(rows: Sequence[TagRow], width: int, ascii_only: bool) -> _Widths:
     """Divide the width of the screen among the columns.
 
-    Every column has a smallest width. The rest of the width is used first for whole tag names, then for the trend, for
-    dates with the year, and for longer qualities and values.
+    Every column has a smallest width. What is left of the width is used first for whole tag names, then for the trend,
+    then for dates with the year, then for longer qualities and values.
     """
-    fixed = 6 + 6 + 5  # the columns Age and Chg/s, and the spaces between the columns of the narrowest table
+    # The width of the column Age, the width of the column Chg/s, and the spaces between the six columns that are always
+    # shown.
+    fixed = 6 + 6 + 5
     value, quality, time = 11, 9, 14
     longest = max((len(row.tag) for row in rows), default=3)
     rest = width - fixed - value - quality - time - longest
@@ -280,7 +282,7 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
 
 
 async def paint(board: Board, options: DemoOptions) -> NoReturn:
-    """Show the board until cancelled; what was shown last stays on the terminal. With --json nothing is shown."""
+    """Show the board until cancelled; the last picture stays on the terminal. With --json nothing is shown."""
     if options.as_json:
         await asyncio.Event().wait()
     elif is_live():

@@ -91,7 +91,8 @@ def kernel_clock_is_synchronised() -> bool | None:
     """
     if not sys.platform.startswith("linux"):
         return None
-    fields = (ctypes.c_long * 64)()  # room for struct timex, which has 208 bytes; its field `modes` = 0 changes nothing
+    # Zeros, with more than the 208 bytes of struct timex. The field `modes` is 0, so the call only reads the clock.
+    fields = (ctypes.c_long * 64)()
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.adjtimex(ctypes.byref(fields)) < 0:

@@ -17,9 +17,12 @@ class Outcome(enum.Enum):
     """How a check ended."""
 
     OK = "ok"
-    WARNING = "warning"  # the gateway works, but a person should look at this
-    FAILED = "failed"  # the gateway would not start, or would not work
-    SKIPPED = "skipped"  # this could not be checked; the detail says why
+    # The gateway works, but a person should look at the result.
+    WARNING = "warning"
+    # The gateway would not start, or would not work.
+    FAILED = "failed"
+    # The check could not be made; the detail says why.
+    SKIPPED = "skipped"
 
 
 _MARKS = {
@@ -52,7 +55,7 @@ class Check:
 
 
 def ok(area: str, title: str, detail: str) -> Check:
-    """Return a result that reports no problem."""
+    """Return the result of a check that found no problem."""
     return Check(area, title, Outcome.OK, detail)
 
 
@@ -72,7 +75,10 @@ def skipped(area: str, title: str, detail: str) -> Check:
 
 
 def show_check(console: Console, check: Check, previous_area: str) -> None:
-    """Print one result: a mark, the title and the detail, and the cure below. A new area is printed as a heading."""
+    """Print one result: a mark, the title and the detail, and the cure below.
+
+    When the result is in another area than the result before, the area is printed first, as a heading.
+    """
     from rich.padding import Padding
     from rich.text import Text
 

@@ -60,7 +60,7 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
     title = "certificate and key"
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without `password`, OpenSSL would ask for a password on the terminal if the key is encrypted.
+        # Without the argument `password`, OpenSSL would ask for a password on the terminal if the key is encrypted.
         server_side.load_cert_chain(certificate, private_key, password=lambda: b"")
     except ssl.SSLError as error:
         return failed(
@@ -92,7 +92,8 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
 def _handshake(server_side: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
     """Run a TLS handshake without a network, and return the certificate as the client sees it.
 
-    The client trusts the server's certificates. So it checks their dates and the key, and not who issued them.
+    The client is set to trust the server's certificates. So the handshake checks the dates of the certificates and the
+    key, and does not check who issued the certificates.
     """
     client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_side.check_hostname = False
@@ -102,7 +103,8 @@ def _handshake(server_side: ssl.SSLContext, certificate: Path) -> dict[str, Any]
     client = client_side.wrap_bio(to_client, to_server, server_hostname="doctor.invalid")
     server = server_side.wrap_bio(to_server, to_client, server_side=True)
     waiting = [client, server]
-    for _ in range(10):  # a handshake needs three rounds
+    # A handshake needs three rounds; the limit of ten only prevents an endless loop.
+    for _ in range(10):
         for side in list(waiting):
             try:
                 side.do_handshake()

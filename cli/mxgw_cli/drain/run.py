@@ -69,7 +69,8 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         raise _nobody(directory) from None
-    if holder_of(directory) != pid:  # the gateway has ended meanwhile, and perhaps another process has its pid now
+    # When the lock has another holder now, the gateway has ended, and perhaps another process has got its pid.
+    if holder_of(directory) != pid:
         os.close(pidfd)
         raise _nobody(directory)
     return pidfd, pid

@@ -23,7 +23,7 @@ from mxgw_core.printable import printable
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # Files and directories that every data directory has, even when no gateway has ever used it.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
-# The names above, and the directory that a killed restore perhaps left behind.
+# The names in `_ALWAYS_THERE`, and the directory that a killed restore perhaps left behind.
 _OWN = _ALWAYS_THERE | {UNFINISHED_RESTORE}
 
 
@@ -101,8 +101,8 @@ def _all_or_nothing(directory: Path) -> Iterator[Path]:
     """Yield a temporary directory for the restored files, and move its files into `directory` at the end of the block.
 
     After an error all files are removed again. The caller has the lock of `directory`. While the temporary directory
-    exists (after SIGKILL it stays), a gateway refuses to start on `directory`. The temporary directory is inside
-    `directory`, because the user perhaps cannot write to the parent, and a mount point cannot be renamed.
+    exists, a gateway refuses to start on `directory`; the temporary directory stays if this process is killed. It is
+    made inside `directory`, because the user perhaps cannot write to the parent, and a mount point cannot be renamed.
     """
     if unexpected := {path.name for path in directory.iterdir()} - _ALWAYS_THERE:
         raise CliFailure(f"{directory} is not empty any more: {min(unexpected)}")

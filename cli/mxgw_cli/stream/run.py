@@ -72,7 +72,7 @@ class LineWriter:
         self.position: mxgw_client.Position | None = None
 
     def opened(self, opened: mxgw_client.StreamOpened) -> None:
-        """Write the position at which the stream begins; only with JSON."""
+        """With JSON, write the position at which the stream begins; otherwise write nothing."""
         self.position = opened.position
         if self._as_json:
             self._write(
@@ -159,7 +159,8 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
             reason, detail = error.reason.lower() or _snake(type(error).__name__), error.message
         except BrokenPipeError:
-            reason = ""  # the reader of the output has ended, so `end` is not written
+            # The program that reads the output has ended, so the last line (`LineWriter.end`) is not written.
+            reason = ""
             raise
         finally:
             if reason and stream.opened is not None:
@@ -198,7 +199,8 @@ async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxg
 async def _write_all(
     stream: mxgw_client.EventStream, writer: LineWriter, count: int | None, file: PositionFile | None
 ) -> tuple[str, str]:
-    """Write frames until `count` events were written or the stream ends; return the reason, as a key and in words.
+    """Write frames until `count` events were written or the stream ends; return why the stream ended:
+    a key for scripts, and words for people.
 
     A position is stored in `file` only after everything up to that position was written.
     """
@@ -278,7 +280,8 @@ async def kept_session(
                 f"`mxgw sessions close {session.session_id[:8]}` ends it.",
                 err=True,
             )
-        elif not session_id:  # the file was never written, so nobody could find the new session again
+        elif not session_id:
+            # The new session is closed: the file was never written, so nobody could find this session again.
             await gateway.close_session(session.session_id)
 
 

@@ -1,6 +1,6 @@
 """`python -m mxgw_dashboard_tui` runs `mxgw dashboard` without the rest of `mxgw`.
 
-`mxgw dashboard --serve` starts it once for each open page of a browser.
+`mxgw dashboard --serve` starts this program once for each open page of a browser.
 """
 
 from mxgw_dashboard_tui.command import dashboard

@@ -81,7 +81,7 @@ class DashboardPlugin:
 
         return [dashboard]
 
-    # entries of the journal
+    # The following hooks add entries to the journal.
 
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:

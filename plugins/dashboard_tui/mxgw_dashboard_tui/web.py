@@ -74,7 +74,7 @@ class WebServer(Server):
         self._pages: set[asyncio.Task[Any]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until SIGINT or SIGTERM arrives. `say` is called with a sentence that has the address.
+        """Serve until SIGINT or SIGTERM arrives. First call `say` with a sentence that has the address of the page.
 
         Raises:
             click.ClickException: the port cannot be used.
@@ -92,7 +92,8 @@ class WebServer(Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, stopping.set)
-            except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels this task at Ctrl-C
+            except NotImplementedError:
+                # Event loops on Windows cannot handle signals. There asyncio.Runner cancels this task at Ctrl-C.
                 break
         runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=_END_WITHIN_S)
         await runner.setup()
@@ -129,7 +130,7 @@ class WebServer(Server):
         """Run a process of the app for the page that opens this WebSocket.
 
         Raises:
-            web.HTTPForbidden: the request does not have the right key, or its origin is not the page.
+            web.HTTPForbidden: the request does not have the right key, or comes from another page.
         """
         if request.headers.get("Origin") not in self._origins or not self._has_key(request):
             raise web.HTTPForbidden(text=_OUTSIDE)
@@ -163,7 +164,7 @@ class WebServer(Server):
 
     @property
     def _origins(self) -> tuple[str, ...]:
-        """The ways in which browsers write the origin of this page; they leave out port 80 (RFC 6454, 6.2)."""
+        """The ways in which browsers can write the origin of this page. Browsers leave out port 80 (RFC 6454, 6.2)."""
         with_port = f"http://{HOST}:{self.port}"
         return (with_port, f"http://{HOST}") if self.port == _HTTP_PORT else (with_port,)
 

@@ -1,4 +1,7 @@
-"""The end of the audit log as one administrator gets it: first the newest `ENTRIES` entries, then each new entry."""
+"""Finds which entries of the audit log to send to an administrator who watches the log.
+
+The first message has the newest `ENTRIES` entries, and each further message has the entries that are new.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from mxgw.convert import timestamp_from_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import AuditEntry
 
-# How many entries are read each time, so a message has at most this many entries.
+# How many of the newest entries are read from the audit log for one message.
 ENTRIES = 500
 
 
 class NewEntries:
-    """Finds the entries that were not sent yet, by comparing with the entries of the last call."""
+    """Finds the entries that were not sent yet, by comparing the entries of this call with those of the call before."""
 
     def __init__(self) -> None:
         self._sent: Sequence[AuditEntry] = ()
 
     def of(self, entries: Sequence[AuditEntry]) -> tuple[Sequence[AuditEntry], bool]:
-        """Return the entries that were not sent yet, and whether entries before them are missing."""
+        """Return the entries that were not sent yet, and whether older entries that were never sent are missing."""
         sent, self._sent = self._sent, entries
         if entries is sent or not entries:
             return (), False

@@ -1,4 +1,4 @@
-"""The journal: what happened since the gateway started. It is kept in memory, and only the newest entries are kept."""
+"""The journal: what happened since the gateway started. Only the newest entries are kept, and only in memory."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Journal:
     def after(self, number: int, may_see: SessionPredicate, *, administrator: bool) -> Sequence[pb.JournalEntry]:
         """Return the entries after entry `number` that an operator is allowed to see, oldest first.
 
-        An entry about a session is returned only if `may_see` allows the session. Logins and actions of operators are
-        returned only to an `administrator`.
+        An entry about a session is returned only if `may_see` allows the session. Entries about logins, and about
+        what operators did, are returned only to an `administrator`.
         """
         return list(self._seen(number, may_see, administrator))
 

@@ -1,7 +1,8 @@
 """The events of watched sessions. Each watched session has one mirror, which all its watchers share.
 
-A mirror is an internal, conflating reader of the session's events. It starts with the first watcher and ends with the
-last one. It does not matter whether a client reads the session's events too.
+A watcher is a dashboard that shows the events of one session. A mirror is an internal reader of the session's events,
+which conflates them. The mirror starts when the first watcher comes, and ends when the last watcher has left. It works
+whether or not a client reads the session's events too.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _GATHER_S = 0.05
 _MESSAGE_EVENTS = 500
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_GAPS = 50
-# The most messages that wait for one watcher; when there are more, the oldest message is dropped.
+# How many messages can wait for one watcher; when there are more, the oldest message is dropped.
 _READER_MESSAGES = 8
-# Reasons of gaps that only the mirror has: the watchers see fewer events, but no subscriber has lost events.
+# A gap with one of these reasons is in the mirror only: the watchers see fewer events, but no subscriber lost any.
 _OWN_GAPS = frozenset({GapReason.GAP_REASON_CONFLATED, GapReason.GAP_REASON_QUEUE_DROPPED})
 
 
@@ -78,7 +79,7 @@ class Reader:
 
 
 class Mirror:
-    """The mirror of one session: reads its events, and gives them to the readers of all watchers."""
+    """The mirror of one session: reads the session's events, and passes them to the `Reader` of every watcher."""
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -87,7 +88,7 @@ class Mirror:
         self._gaps: list[Gap] = []
         self._left_out = 0
         self._head = 0
-        # The timer that sends all events of the last `_GATHER_S` as one message.
+        # The timer that sends the events that have been gathered for `_GATHER_S` as one message.
         self._timer: asyncio.TimerHandle | None = None
         # The task of `run`; `Mirrors` starts and cancels it.
         self.task: asyncio.Task[None] | None = None
@@ -97,9 +98,9 @@ class Mirror:
         return self.task is not None and self.task.done()
 
     async def run(self, seen: Observation, session_id: str, interval_s: float) -> None:
-        """Read the session's events until the session has ended; then end the readers of all watchers.
+        """Read the session's events until the session has ended; then end the `Reader` of every watcher.
 
-        When the mirror fails, only the watchers of this session get an error. They attach again, which starts a new
+        When the mirror fails, only the watchers of this session get an error. They call again, which starts a new
         mirror.
         """
         try:
@@ -171,7 +172,7 @@ class Mirrors:
         return len(self._mirrors)
 
     def close(self) -> None:
-        """End every mirror."""
+        """Cancel the tasks of all mirrors."""
         for mirror in self._mirrors.values():
             if mirror.task is not None:
                 mirror.task.cancel()

@@ -1,4 +1,4 @@
-"""Finds out which operator calls, and checks what the operator's role allows. Everything else is refused."""
+"""Finds out which operator calls, and refuses every call that the operator's role does not allow."""
 
 from __future__ import annotations
 
@@ -94,8 +94,9 @@ class Operators:
         The journal gets an entry when the operator is not an administrator.
 
         Raises:
+            Unauthenticated: the caller must log in first.
             SessionNotFound: there is no such session, or the operator is not allowed to see it.
-            AccessDenied: the operator is not an administrator.
+            AccessDenied: the caller is not an administrator.
         """
         operator = self.of(call)
         info = self.session(operator, session_id)
@@ -108,7 +109,8 @@ class Operators:
         """Return the administrator who calls.
 
         Raises:
-            AccessDenied: the operator is not an administrator.
+            Unauthenticated: the caller must log in first.
+            AccessDenied: the caller is not an administrator.
         """
         operator = self.of(call)
         if role_of(operator) != pb.ROLE_ADMINISTRATOR:
@@ -120,7 +122,7 @@ class Operators:
             return f"you may look, not {doing}: that needs the role administrator"
         return f"you may look, not {doing}: that needs plugins.dashboard_tui.local_role = administrator"
 
-    # logging in and out
+    # The following methods log operators in and out.
 
     async def login(self, user: str, password: str, peer: Peer) -> Operator:
         """Log an operator in; return the operator with a new token.
@@ -143,11 +145,13 @@ class Operators:
         return operator
 
     async def renew(self, call: Call) -> Operator:
-        """Return the calling operator as of now, with a new token.
+        """Return the operator who calls, with the present roles and a new token.
+
+        The plugin that authenticates operators is asked for both.
 
         Raises:
-            Unauthenticated: the plugin no longer accepts the operator. The login is ended at once, and so are its
-                streams.
+            Unauthenticated: the plugin no longer accepts the operator. The login and the streams of the
+                operator end at once.
             GatewayError: the plugin could not decide; the present token stays valid.
         """
         operator = self._logged_in(call)
@@ -161,7 +165,7 @@ class Operators:
         return renewed
 
     def _end_streams_of(self, call: Call, renewed: Operator) -> None:
-        """End the streams that the operator opened with other roles; an open stream would keep its old roles."""
+        """End the streams that the operator opened before the roles changed. Open streams would keep the old roles."""
         for stream in self._gateway.streams():
             claims = stream.identity.claims
             if (

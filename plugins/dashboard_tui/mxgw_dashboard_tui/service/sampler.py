@@ -1,4 +1,4 @@
-"""Takes samples of the whole gateway, which all watching dashboards share.
+"""Takes samples of the state of the whole gateway. All dashboards that watch the gateway share the samples.
 
 The service sends each operator only the part of a sample that the operator is allowed to see.
 """
@@ -17,7 +17,7 @@ from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1.session_service_pb2 import ListSubscribersResponse
 from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo
 
-# Requests within this time share one sample.
+# All requests within this time after a sample was taken get this sample.
 _SHARED_S = 0.2
 _GAP_FRAMES, _LOST, _OVERFLOWS = "mxgw_gap_frames_total", "mxgw_events_lost_total", "mxgw_subscriber_overflow_total"
 
@@ -66,7 +66,7 @@ class Sampler:
 
 
 def row_of(seen: Observation, info: SessionInfo) -> pb.SessionRow | None:
-    """Return a session as a row of the table; None when the gateway does not know the session any more."""
+    """Return a session as a row of the table of sessions; None when the gateway does not know the session any more."""
     session = seen.session(info.session_id)
     if session is None:
         return None

@@ -1,7 +1,7 @@
 """The gRPC service of the dashboard.
 
-Streams about sessions check for every message which sessions the operator is allowed to see, so that a revoked right
-ends at once.
+A stream about sessions checks before every message which sessions the operator is allowed to see, so that
+nothing is sent after a right was revoked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from mxgw_dashboard_tui.service.operators import Operators, role_of
 from mxgw_dashboard_tui.service.sampler import Sampler, row_of
 from mxgw_dashboard_tui.settings import DashboardSettings
 
-# Key: method. Value: the role that a plugin that authorizes callers demands. The service checks the role once more.
+# Key: method. Value: the role that a caller needs. A plugin that authorizes callers checks this role, and the service
+# checks it once more.
 SCOPES = {
     "GetAccess": "public",
     "Login": "public",
@@ -65,7 +66,7 @@ class DashboardService:
         self._watchers = 0
         self._audit_watchers = 0
 
-    # logging in and out
+    # The following methods log operators in and out.
 
     async def GetAccess(self, request: pb.GetAccessRequest, call: Call) -> pb.GetAccessResponse:
         del request
@@ -103,7 +104,7 @@ class DashboardService:
         self._operators.logout(call)
         return pb.LogoutResponse()
 
-    # streams and lists for the screens
+    # The following methods answer the calls that the screens make for their data.
 
     async def WatchGateway(self, request: pb.WatchGatewayRequest, call: Call, stream: ResponseStream) -> None:
         interval_s = _interval(request.interval)
@@ -187,7 +188,8 @@ class DashboardService:
         operator = self._operators.of(call)
         self._operators.session(operator, request.session_id)
         async with self._mirrors.reading(request.session_id) as reader:
-            message: pb.WatchEventsResponse | None = None  # the first message says that the stream has begun
+            # The first message has no events. It tells the dashboard that the stream has begun.
+            message: pb.WatchEventsResponse | None = None
             while True:
                 info = self._operators.session(operator, request.session_id)
                 if message is None:
@@ -232,7 +234,8 @@ class DashboardService:
         try:
             new = NewEntries()
             async for _ in _ticks(interval_s):
-                await turn()  # all watchers get their ticks at the same moment; this lets other tasks run in between
+                # All watchers get their ticks at the same moment. Here each lets other tasks run before it continues.
+                await turn()
                 entries = self._gateway.observation.audit_tail(ENTRIES)
                 message = pb.WatchAuditResponse(
                     as_of=timestamp_from_ns(time.time_ns()),
@@ -247,7 +250,7 @@ class DashboardService:
         finally:
             self._audit_watchers -= 1
 
-    # closing sessions and killing workers
+    # The following methods close sessions and kill workers.
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call) -> pb.CloseSessionResponse:
         operator, info = self._operators.administrator(call, request.session_id, "close sessions")
@@ -281,7 +284,7 @@ def _interval(asked: Duration) -> float:
 async def _ticks(interval_s: float) -> AsyncIterator[tuple[int, float]]:
     """Yield once immediately, and then whenever the event loop's clock is a multiple of the interval.
 
-    A tick has the number of multiples that were missed so far, and by how many seconds the tick is late. All watchers
+    Each tick is a pair: how many multiples were missed so far, and by how many seconds this tick is late. All watchers
     with the same interval get their ticks at the same moments, so that they share one sample.
     """
     loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """The textual app of the dashboard: its modes, keys and theme.
 
-A source delivers snapshots in a task of its own; the screens repaint from the newest view.
+A source (source.py) delivers gateway reports in a task of its own. Each report becomes a view, and the screens repaint
+from the newest view.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SWITCH_S = 0.005
 
 
 class DashboardApp(App[None]):
-    """Shows the snapshots of a source. `clock` is monotonic, `wall` is the wall clock, both in seconds."""
+    """Shows the gateway reports of a source. `clock` is monotonic, `wall` is the wall clock, both in seconds."""
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
@@ -74,7 +75,7 @@ class DashboardApp(App[None]):
         self._role = pb.ROLE_UNSPECIFIED
         self.theme = _THEMES[theme]
 
-    # reports of the source
+    # The following methods handle the reports of the source.
 
     def on_mount(self) -> None:
         self._run_source()
@@ -84,11 +85,14 @@ class DashboardApp(App[None]):
         await self.source.run(self)
 
     def link_changed(self, link: Link, detail: str) -> None:
-        """Post the new state of the connection to the app. The source calls this, see `Listener`."""
+        """Post the new state of the connection to the app. The source calls this method, see `Listener`."""
         self.post_message(LinkChanged(link, detail))
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """Record a snapshot, and post its view to the app. The source calls this, see `Listener`."""
+        """Write a gateway report to the recording, if there is one, and post the report's view to the app.
+
+        The source calls this method, see `Listener`.
+        """
         if self._recorder is not None:
             self._recorder.snapshot(snapshot)
         self.post_message(ViewChanged(self.showing.take(snapshot)))
@@ -111,7 +115,7 @@ class DashboardApp(App[None]):
             self._role = message.view.snapshot.role
             self.refresh_bindings()
 
-    # keys and commands
+    # The following methods handle keys and commands.
 
     async def on_event(self, event: events.Event) -> None:
         """Finish handling one key before the next key is handled.
@@ -153,7 +157,7 @@ class DashboardApp(App[None]):
             self.notify(str(refusal), severity="warning", markup=False)
 
     async def open_session(self, session_id: str, name: str) -> None:
-        """Open the screen of one session. This ends a freeze, because there is no older view of the session to show."""
+        """Open the screen of one session. This ends a freeze, because the new screen has no data of that time."""
         self.showing.thaw()
         await self.push_screen(SessionScreen(session_id, name))
 

@@ -1,4 +1,4 @@
-"""A live gateway as the source of the dashboard: one gRPC channel with a stream of snapshots.
+"""A live gateway as the source of the dashboard: one gRPC channel, on which a stream brings the gateway reports.
 
 After a failure the stream is opened again, as long as the dashboard is open.
 """
@@ -35,11 +35,11 @@ _CALL_TIMEOUT_S = 10.0
 _RENEW_AGAIN_S = 10.0
 # Status codes with which the gateway refuses a call. The connection works, and trying again would change nothing.
 _NO = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
-# The longest time that closing the dashboard waits for the logout.
+# When the dashboard closes, it waits at most this long for the answer to the logout.
 _GOOD_BYE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
-# A stream without messages for this many intervals, and at least this time, is treated as broken, even if TCP reports
-# no error.
+# A stream without messages is treated as broken, even if TCP reports no error, when this many intervals between gateway
+# reports have passed, and at least this many seconds.
 _SILENT_INTERVALS = 5
 _SILENT_AT_LEAST_S = 5.0
 
@@ -55,7 +55,7 @@ class Target:
 
 
 class Connection:
-    """Implements `Source` for a live gateway. The password is sent and not kept; the token is kept in memory only."""
+    """Implements `Source` for a live gateway. Passwords are not kept after the login; tokens stay in memory only."""
 
     is_recording = False
 
@@ -127,7 +127,7 @@ class Connection:
         finally:
             call.cancel()
 
-    # logging in and out
+    # The following methods log an operator in and out.
 
     async def login(self, user: str, password: str) -> None:
         try:
@@ -167,7 +167,7 @@ class Connection:
                 if number == self._credentials.number:
                     self._credentials.renew(answer.token, duration_to_seconds(answer.valid_for))
 
-    # calls and streams
+    # The following methods make calls and open streams.
 
     def watch_session(self, session_id: str) -> AsyncIterator[pb.WatchSessionResponse]:
         request = pb.WatchSessionRequest(session_id=session_id, interval=duration_from_seconds(self._interval_s))
@@ -202,7 +202,7 @@ class Connection:
                 async with asyncio.timeout(_GOOD_BYE_S):
                     await self.logout()
             except (Refused, TimeoutError):
-                pass  # the gateway cannot be reached; the token will expire by itself
+                pass  # Perhaps the gateway did not end the login; the token will then expire by itself.
         self._credentials.forget()
         await self._channel.close()
 
@@ -265,7 +265,7 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
     said = clean(error.details() or "", 300)
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            # The gateway's own text does not fit here, because it is about API keys of programs.
+            # The gateway's own text is about API keys of programs. An operator has none, and must log in again.
             return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said

@@ -1,4 +1,4 @@
-"""The token of a login. It is kept in memory only, and renewed long before it expires."""
+"""The token of a login. The token is kept in memory only, and renewed long before it expires."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NEVER = float("inf")
 class Credentials:
     """The present login, if there is one.
 
-    `number` changes with each login and logout, so that code that waited can see that its login is no longer the
-    present one.
+    `number` changes with each login and logout. Code that compares the number before and after it waited learns whether
+    the same login still exists.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -23,7 +23,7 @@ class Credentials:
         self._token = ""
         self._renew_at = _NEVER
         self.number = 0
-        # Set by every change of the token or of the time to renew it; `due` waits for it.
+        # Every change of the token, or of the time to renew the token, sets this event. `due` waits for the event.
         self._changed = asyncio.Event()
 
     @property
@@ -47,7 +47,7 @@ class Credentials:
         self._changed.set()
 
     def postpone(self, seconds: float) -> None:
-        """Make `due` return after this time."""
+        """Put the renewal of the token off: `due` returns after this time."""
         self._renew_at = self._clock() + seconds
         self._changed.set()
 

@@ -1,4 +1,5 @@
-"""The rows of the table of one session's events. Events, gaps, and notes about events left out have one row each."""
+"""The rows of the table of one session's events. Each event and each gap has one row. Another kind of row
+says how many events the dashboard left out."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ _KINDS = {
 
 
 def event_row(event: e.Event, name: str) -> Row:
-    """Return the row of an event; `name` is the reference of its item."""
+    """Return the row of an event; `name` is the reference of the event's item."""
     body = event.WhichOneof("body")
     value, quality, tone = "", "", ""
     match body:

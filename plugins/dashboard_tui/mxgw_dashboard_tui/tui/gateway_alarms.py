@@ -1,4 +1,4 @@
-"""Alarms about the gateway itself: finds in a snapshot what an operator should look at.
+"""Alarms about the gateway itself: finds in a gateway report what an operator should look at.
 
 These are not the alarms of the plant, which `plant_alarms` handles.
 """
@@ -31,7 +31,7 @@ class Alarm:
 
 
 def alarms_of(snapshot: pb.WatchGatewayResponse, lost_per_min: int) -> Sequence[Alarm]:
-    """Return the alarms and warnings of a snapshot, alarms first."""
+    """Return the alarms and warnings that follow from a gateway report, alarms first."""
     found = [*_gateway(snapshot, lost_per_min), *_sessions(snapshot), *_ended(snapshot)]
     return sorted(found, key=lambda alarm: alarm.severity != "ALARM")
 

@@ -1,4 +1,6 @@
-"""Makes views of the gateway from the snapshots that it sends. Each snapshot results in one immutable view."""
+"""Makes views of the gateway from the gateway reports. Each report results in one immutable view.
+
+A gateway report is the message `WatchGatewayResponse`: the state of the whole gateway at one moment."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from mxgw_dashboard_tui.tui.gateway_alarms import Alarm, alarms_of
 
 _M = TypeVar("_M", bound=Message)
 
-# How many points the plots can show: ten minutes at one snapshot a second.
+# How many points the plots can show: ten minutes at one gateway report a second.
 _POINTS = 600
 _SESSION_POINTS = 60
 _JOURNAL = 1000
@@ -39,8 +41,8 @@ class Link(enum.Enum):
 class SessionView:
     """One session in a view.
 
-    `rate` is in events per second, and None until a second snapshot has arrived. `rates` has the latest rates, oldest
-    first.
+    `rate` is in events per second. It is None until two gateway reports about the session have arrived. `rates` has the
+    latest rates, oldest first.
     """
 
     row: pb.SessionRow
@@ -51,7 +53,7 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The whole gateway at one snapshot, for plots.
+    """The figures of the whole gateway in one gateway report, for the plots.
 
     `lost_events` and `gap_frames` are totals since the dashboard began to watch this run of the gateway.
     """
@@ -70,7 +72,8 @@ class Point:
 class View:
     """Everything that the screens show at one moment.
 
-    `received_at` is this machine's monotonic clock. `behind_s` says how much later than usual the snapshot arrived.
+    `snapshot` is the gateway report from which the view was made. `received_at` is the time of its arrival by the
+    monotonic clock of this machine. `behind_s` says by how many seconds the report arrived later than usual.
     """
 
     snapshot: pb.WatchGatewayResponse
@@ -78,7 +81,7 @@ class View:
     behind_s: float
     sessions: Sequence[SessionView]
     points: Sequence[Point]
-    # How many points older than `points` were dropped.
+    # How many older points were dropped before the first of `points`.
     points_gone: int
     journal: Sequence[pb.JournalEntry]
     alarms: Sequence[Alarm]
@@ -87,7 +90,7 @@ class View:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock when it made the snapshot, in nanoseconds since 1970."""
+        """The time of the gateway's clock at which the gateway report was made, in nanoseconds since 1970."""
         return timestamp_to_ns(self.snapshot.as_of)
 
     @property
@@ -100,16 +103,16 @@ class View:
 
 
 def own(message: _M) -> _M:
-    """Return a copy of a message that is a part of another one.
+    """Return a copy of a protobuf message that is a field of another message.
 
-    Keeping the part itself would keep the memory of the whole outer message.
+    A reference to the field itself would keep the whole outer message in memory.
     """
     return type(message).FromString(message.SerializeToString())
 
 
 @dataclass(slots=True)
 class _Track:
-    """The values of one session in the last snapshot, to compare the next snapshot with."""
+    """What the last gateway report said about one session. The next report is compared with these values."""
 
     epoch: bytes = b""
     head: int = 0
@@ -121,7 +124,7 @@ class _Track:
 
 
 class Model:
-    """Makes views from snapshots. `clock` returns monotonic seconds, `wall` seconds since 1970."""
+    """Makes views from gateway reports. `clock` returns monotonic seconds, `wall` seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock = clock
@@ -138,7 +141,7 @@ class Model:
         self.view: View | None = None
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
-        """Return the view of a new snapshot, and keep what the next view needs."""
+        """Return the view of a new gateway report, and remember the values with which the next report is compared."""
         if snapshot.instance_id != self._instance:
             self._begin(snapshot.instance_id)
         known = self._journal[-1].number if self._journal else 0
@@ -176,9 +179,10 @@ class Model:
         self._lost = self._gaps = self._last_ns = 0
 
     def _behind(self, now_ns: int) -> float:
-        """Return by how many seconds this snapshot took longer to arrive than the fastest snapshot.
+        """Return by how many seconds this gateway report took longer to arrive than the fastest report so far.
 
-        The clocks of the two machines can differ, so the time that a snapshot takes is not known itself.
+        Only this difference is known. The total time of a report from the gateway to this machine is unknown, because
+        the clocks of the two machines can differ.
         """
         skew_s = self._wall() - now_ns / 1e9
         self._least_skew_s = skew_s if self._least_skew_s is None else min(self._least_skew_s, skew_s)
@@ -188,7 +192,7 @@ class Model:
         session = row.session
         track = self._tracks.get(session.session_id)
         if track is None or track.epoch != session.epoch:
-            # What was lost before the dashboard knew this session is not counted as a loss of the last minute.
+            # Events that were lost before the dashboard knew this session must not count as losses of the last minute.
             track = _Track(session.epoch, session.head_sequence, now_ns, row.lost_events, row.gap_frames)
             track.rates = deque(maxlen=_SESSION_POINTS)
             self._tracks[session.session_id] = track

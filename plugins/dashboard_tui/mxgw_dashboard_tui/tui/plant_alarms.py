@@ -1,4 +1,7 @@
-"""The plant's alarms, collected from the frames of AlarmService: active alarms, their provider, and latest changes."""
+"""The plant's alarms, collected from the frames of AlarmService: active alarms, their provider, and latest changes.
+
+A provider is the part of the plant from which alarms come: the alarm manager, or sub-attributes in its place.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ class News:
 class PlantAlarms:
     """Processes the frames of one stream after another.
 
-    When a stream breaks, the active alarms stay until the next stream has sent a complete snapshot.
+    When a stream breaks, the active alarms stay until the next stream has sent the complete list of active alarms.
 
     Attributes:
         active: the active alarms. Key: reference.
         changed: references of alarms that changed or ended since the caller last emptied this set.
-        provider: the provider that reports now; None while the provider is unknown.
+        provider: the provider from which alarms come now; None while the provider is unknown.
         news: the latest changes, oldest first.
         news_count: how many changes there were altogether.
         version: grows whenever the screen must be painted again.
@@ -52,7 +55,10 @@ class PlantAlarms:
         self._arriving.clear()
 
     def take(self, message: StreamAlarmsResponse) -> bool:
-        """Process a frame. Return False when it leaves open which alarms are stale, so that a new stream is needed."""
+        """Process a frame.
+
+        Return False when the frame does not say which of the active alarms are stale, so that a new stream is needed.
+        """
         is_known = True
         match message.WhichOneof("frame"):
             case "snapshot":

@@ -1,8 +1,10 @@
-"""Recordings of a dashboard: snapshots are written to a file while watching, and played back later.
+"""Recordings: the gateway reports that a dashboard receives are written to a file, and played back later.
 
-Each line of the file is a JSON object. The first line is a header. Each further line has one snapshot in protobuf's
-JSON form, and the seconds since the start of the recording. A recording contains the names, owners and tags of
-sessions, but no values of items.
+A gateway report is the state of the whole gateway at one moment (model.py).
+
+Each line of the file is a JSON object. The first line is a header. Each further line has one gateway report in
+protobuf's JSON form, and the seconds since the start of the recording. A recording contains the names, owners and
+tags of sessions, but no values of items.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class NoRecording(Exception):
 
 
 class Recorder:
-    """Appends snapshots to a new file, which only the present user can read.
+    """Creates a file that only the present user can read, and appends gateway reports to the file.
 
     Raises:
         NoRecording: the file exists already, or cannot be written.
@@ -49,7 +51,7 @@ class Recorder:
         self._write({"format": _FORMAT, "version": _VERSION})
 
     def snapshot(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """Append a snapshot to the file."""
+        """Append a gateway report to the file."""
         document = MessageToDict(snapshot, preserving_proto_field_name=True)
         self._write({"at_s": round(self._clock() - self._began, 3), "snapshot": document})
 
@@ -63,7 +65,9 @@ class Recorder:
 
 
 def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]]:
-    """Yield each snapshot with its seconds since the start of the recording; skip an incomplete last line.
+    """Yield each gateway report, and after how many seconds of the recording the report arrived.
+
+    An incomplete last line is skipped.
 
     Raises:
         NoRecording: the file cannot be read, is not a recording, or is damaged.
@@ -85,7 +89,7 @@ def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]
 
 
 class Playback:
-    """A recording as the source of the dashboard, played at its original speed. It refuses all calls."""
+    """A recording as the source of the dashboard, played at its original speed. All calls are refused."""
 
     is_recording = True
 

@@ -20,17 +20,17 @@ _LOG_ROWS = 2000
 
 @dataclass(slots=True)
 class Item:
-    """One item: its state in the worker's list, and its latest data change, which can be newer than that state."""
+    """One item. `state` is from the latest list of items; `value` is the latest data change, which can be newer."""
 
     state: ss.ItemState
     value: e.DataChange | None
     sequence: int
-    # When the worker received the value, by the clock of the worker's machine; 0 for a value from the worker's list.
+    # When the worker received the value, by the clock of the worker's machine; 0 when the value is from a list.
     worker_ns: int = 0
 
 
 class SessionModel:
-    """Collects details, items and events of one session from the source's messages, for the screen to paint."""
+    """Collects what the source reports about one session, for its screen: details, items and events."""
 
     def __init__(self) -> None:
         self.detail: pb.WatchSessionResponse | None = None
@@ -49,7 +49,7 @@ class SessionModel:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock when it sent the latest details, in nanoseconds since 1970; 0 before the first."""
+        """The gateway's time in the latest details, in nanoseconds since 1970; 0 before any details arrived."""
         return timestamp_to_ns(self.detail.as_of) if self.detail is not None else 0
 
     @property
@@ -65,7 +65,7 @@ class SessionModel:
         self.detail, self.received_at = detail, now
 
     def take_items(self, pages: Sequence[pb.ListItemsResponse], now: float) -> None:
-        """Replace the items with the worker's list, but keep a value from an event when it is newer."""
+        """Replace the items with a new list from the worker. A value from an event is kept if it is newer."""
         known = self.items
         self.items = {}
         for page in pages:

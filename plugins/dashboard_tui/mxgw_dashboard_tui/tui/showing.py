@@ -1,4 +1,4 @@
-"""Keeps what the screens show: the newest view, or the view that was frozen, and the state of the connection."""
+"""Keeps what the screens show: the state of the connection, and the newest view or the frozen view."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Showing:
         self._wall = wall
         self._model = Model(clock, wall)
         self._frozen: tuple[float, View | None] | None = None
-        # Changes when everything is forgotten, so that each screen sees that it must clear what it has painted.
+        # A number that changes at every `forget`. A screen that sees another number must clear what it has painted.
         self.generation = 0
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
-        """Process a snapshot, also while the screens are frozen; return its view."""
+        """Make the newest view from a gateway report, also while the screens are frozen; return the view."""
         return self._model.take(snapshot)
 
     def forget(self) -> None:
@@ -40,7 +40,7 @@ class Showing:
 
     @property
     def newest(self) -> View | None:
-        """The newest view, also while the screens are frozen. The banner reports with it how old the data is."""
+        """The newest view, also while the screens are frozen. The banner shows how old this view is."""
         return self._model.view
 
     def age_of(self, view: View | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The interface to the source of the dashboard's data: a live gateway or a recording. It does not use textual."""
+"""The interface to the source of the dashboard's data: a live gateway or a recording. It is independent of textual."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class NotThere(Refused):
-    """The requested object does not exist, or the operator is not allowed to see it; the gateway hides which."""
+    """The requested object does not exist, or the operator is not allowed to see it. The gateway does not say which."""
 
 
 class NotServed(Refused):
@@ -26,13 +26,13 @@ class NotServed(Refused):
 
 
 class Listener(Protocol):
-    """Receives the reports of a source. Its methods are called in the event loop."""
+    """Receives the reports of a source. The source calls these methods in the event loop."""
 
     def link_changed(self, link: Link, detail: str) -> None:
         """The state of the connection changed."""
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """A snapshot arrived."""
+        """A gateway report arrived: the state of the whole gateway at one moment."""
 
 
 class Source(Protocol):
@@ -47,7 +47,10 @@ class Source(Protocol):
         """Whether the source is a recording, which refuses all calls."""
 
     async def run(self, listener: Listener) -> None:
-        """Report snapshots and the state of the connection to `listener` until cancelled; reconnect after failures."""
+        """Call `listener` for each gateway report and each change of the connection, until cancelled.
+
+        After a failure a live source connects again.
+        """
 
     async def login(self, user: str, password: str, /) -> None:
         """Log in. `run` then reports the new state of the connection to its listener.
@@ -73,10 +76,10 @@ class Source(Protocol):
         """
 
     def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:
-        """Yield the responses of a streaming call. It raises the same exceptions as `ask`."""
+        """Yield the responses of a streaming call. Raises the same exceptions as `ask`."""
 
     def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
-        """Yield the end of the audit log, and then new entries.
+        """Yield the newest entries of the audit log, and then each new entry.
 
         Raises:
             Refused: the gateway refused the call, or cannot be reached; the text says why.
@@ -87,11 +90,11 @@ class Source(Protocol):
 
         Raises:
             NotThere: the session does not exist, or the operator is not allowed to see it.
-            Refused: the connection was cut.
+            Refused: the call failed in another way; the text says why.
         """
 
     def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
-        """Yield a session's events. It raises the same exceptions as `watch_session`."""
+        """Yield a session's events. Raises the same exceptions as `watch_session`."""
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         """Return a page of a session's items.

@@ -1,7 +1,7 @@
 """The table of the dashboard's views. The keys, the `:` line, the palette and the help are made from this table.
 
 To add a view, write a screen (a subclass of `BaseScreen` in screens/) and add an entry to the table. A screen shows the
-snapshots in `Showing`, or the results of calls that it makes (`Source.ask`, `Source.follow`).
+gateway reports in `Showing`, or the results of calls that it makes (`Source.ask`, `Source.follow`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
 
 @dataclass(frozen=True, slots=True)
 class ViewEntry:
-    """One view. Its number in the table is the key that opens it, and its name is the command that opens it."""
+    """One entry of the table of views. The key that opens the view is the entry's number, the command is its `name`."""
 
     screen: type[BaseScreen]
     meaning: str
@@ -47,7 +47,7 @@ VIEWS: Sequence[ViewEntry] = (
 
 
 def view_bindings() -> Iterator[Binding]:
-    """Yield the binding of each view's key. Only the first binding is in the footer, and its text covers all views."""
+    """Yield the key binding of each view. The footer shows only the first one, with a text about all these keys."""
     for number, view in enumerate(VIEWS, 1):
         yield Binding(
             str(number),

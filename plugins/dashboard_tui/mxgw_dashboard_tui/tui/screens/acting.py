@@ -1,4 +1,4 @@
-"""The keys that close a session or kill its worker. Only administrators have them, and must confirm first."""
+"""The keys that close a session or kill its worker. Only administrators have these keys, and must confirm first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw_dashboard_tui.tui.source import Refused
 
 
 class ActingScreen(BaseScreen):
-    """A screen with keys that act on one session, the `target`."""
+    """A screen with keys that close one session, the `target`, or kill the worker of this session."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+x", "close_session", "Close", id="session.close", tooltip="End the session in order; asks first"),
@@ -49,7 +49,7 @@ class ActingScreen(BaseScreen):
             if is_sure:
                 self._act(session_id, name, done, act)
 
-        # Awaited, so that the next key is sent to the question and not to this screen.
+        # This waits until the question is shown, so that the next key is sent to the question and not to this screen.
         await self.app.push_screen(ConfirmScreen(doing, session_id, name), answered)
 
     @work(exclusive=True, group="act")

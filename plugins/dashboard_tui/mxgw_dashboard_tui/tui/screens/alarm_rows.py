@@ -28,12 +28,15 @@ _STATES = {
     a.ALARM_STATE_UNACK_RTN: ("▽ returned", "warn", 1),
     a.ALARM_STATE_ACK_ALM: ("✓ acked", "good", 2),
 }
-# The distance between two urgencies in the sort key, greater than any priority.
+# The sort key of a state is the urgency times this number, plus the priority. No priority is as great as this number.
 _PRIORITIES = 1000
 
 
 def alarm_row(alarm: a.Alarm, now_ns: int | None, *, is_marked: bool) -> Row:
-    """Return the row of an alarm. Sorted by the column State, the most urgent states are first, then low priorities."""
+    """Return the row of an alarm.
+
+    The column State sorts by urgency of the state and, within a state, by priority; 1 is the most severe priority.
+    """
     state, tone, urgency = _STATES.get(alarm.state, ("? unknown", "warn", 3))
     raised_ns = timestamp_to_ns(alarm.raise_time) if alarm.HasField("raise_time") else None
     age_s = None if raised_ns is None or now_ns is None else (now_ns - raised_ns) / 1e9
@@ -42,7 +45,7 @@ def alarm_row(alarm: a.Alarm, now_ns: int | None, *, is_marked: bool) -> Row:
         "reference": Cell(t.clean(alarm.reference, 200)),
         "priority": Cell(str(alarm.priority), order=float(alarm.priority)),
         "area": Cell(t.clean(alarm.area, 80)),
-        # The sort key is the time of the raise, which stays the same while the age grows.
+        # The sort key is the time at which the alarm was raised. This time stays the same while the age grows.
         "age": Cell(t.span(age_s), order=float("inf") if raised_ns is None else -float(raised_ns)),
         "value": _value(alarm.value),
         "limit": _value(alarm.limit),
@@ -64,7 +67,10 @@ def _value(value: MxValue) -> Cell:
 
 
 def _mark(alarm: a.Alarm, *, is_marked: bool) -> Cell:
-    """Return the operator's mark and, if the alarm is not reliable, "stale" or "degraded"; stale is the worse one."""
+    """Return a cell that says whether the operator has marked the alarm, and whether the alarm is stale or degraded.
+
+    Stale is worse than degraded, so only "stale" is shown when both are true.
+    """
     doubt = "stale" if alarm.stale else "degraded" if alarm.degraded else ""
     text = f"✱ {doubt or 'marked'}" if is_marked else doubt
     return Cell(text, "bad" if alarm.stale else "warn" if alarm.degraded else "accent")

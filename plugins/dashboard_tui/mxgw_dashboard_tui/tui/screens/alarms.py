@@ -43,9 +43,9 @@ _FINE = (pb.ACKNOWLEDGE_OUTCOME_ACCEPTED, pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWL
 
 
 class AlarmsScreen(BaseScreen):
-    """Streams alarms only while this screen is shown, perhaps with a question on top of it.
+    """Receives alarms only while this screen is shown, alone or with a question on top of it.
 
-    Every stream begins with a snapshot of all active alarms.
+    Every stream begins with a list of all active alarms.
     """
 
     NAME = "alarms"
@@ -68,12 +68,13 @@ class AlarmsScreen(BaseScreen):
         self._rows: dict[str, Row] = {}
         self._marked: set[str] = set()
         self._received_at: float | None = None
-        # The value of `_received_at` at the last painting. The age of a frozen screen grows although messages arrive.
+        # The value of `_received_at` at the last painting. While the screen is frozen this value stays the same, so the
+        # shown age grows although messages arrive.
         self._shown_at: float | None = None
         self._painting: tuple[int, int | None, int] | None = None
         self._left_out = 0
         self._aged_at_ns: int | None = None
-        # Why no alarms arrive now; "" when there is no known problem.
+        # The reason why no alarms arrive now; "" when there is no known problem.
         self._trouble = ""
         self._following: Worker[None] | None = None
 
@@ -87,7 +88,7 @@ class AlarmsScreen(BaseScreen):
         yield Static("", id="more", markup=False)
         yield Static("", id="news", markup=False)
 
-    # the stream of alarms
+    # The following methods read the stream of alarms.
 
     def shown(self) -> None:
         if self._following is None or self._following.is_finished:
@@ -115,7 +116,10 @@ class AlarmsScreen(BaseScreen):
                 await asyncio.sleep(_RETRY_S)
 
     async def _follow_one_stream(self) -> str:
-        """Process one stream to its end; return the problem that ended it, "" when a new stream is needed at once."""
+        """Process one stream to its end, and return the problem that ended the stream.
+
+        Return "" when there was no problem and a new stream is needed at once.
+        """
         request = pb.StreamAlarmsRequest(
             client_name="dashboard", heartbeat_interval=duration_from_seconds(_HEARTBEAT_S)
         )
@@ -152,7 +156,7 @@ class AlarmsScreen(BaseScreen):
         self._painting = None
         super().forget()
 
-    # painting the screen
+    # The following methods paint the screen.
 
     def paint(self, view: View | None) -> None:
         if self.dashboard.showing.frozen_s is not None:
@@ -161,11 +165,13 @@ class AlarmsScreen(BaseScreen):
         self._paint_more()
         plant, grid = self._plant, self.grid
         now_ns = view.now_ns if view is not None else None
-        # The height of the widget for changes is a part of the key, because it is 0 before the first layout.
+        # Nothing is painted unless one of these values has changed. The height of the list of changes is one of them,
+        # because before the first layout the height is 0 and no change can be painted.
         painting = (plant.version, now_ns, self.query_one("#news").size.height)
         if painting == self._painting:
             return
-        # Rows to make again: alarms that changed and, when the clock has moved, the rows in sight, whose ages grow.
+        # Make new rows for the alarms that changed. When time has passed, also make new rows for the visible alarms,
+        # because the column Age of these rows has changed.
         stale = plant.changed | {row.key for row in grid.in_sight} if now_ns != self._aged_at_ns else plant.changed
         for reference in stale:
             if (alarm := plant.active.get(reference)) is not None:
@@ -206,7 +212,7 @@ class AlarmsScreen(BaseScreen):
         news.update(Text("\n").join([Text(title, "bold"), *said]), layout=False)
 
     def _paint_more(self) -> None:
-        """Show how many alarms are left out because of the limit of rows; the number also depends on the filter."""
+        """Show how many alarms that match the filter are not shown, because the number of rows is limited."""
         if (left_out := self.grid.left_out) == self._left_out:
             return
         self._left_out = left_out
@@ -214,7 +220,7 @@ class AlarmsScreen(BaseScreen):
         more.display = left_out > 0
         more.update(f"… and {left_out} more that are not shown: filter (/), sort (< >), or --alarm-rows", layout=False)
 
-    # marking and acknowledging
+    # The following methods mark and acknowledge alarms.
 
     def action_mark(self) -> None:
         if (row := self.grid.current) is None or (alarm := self._plant.active.get(row.key)) is None:
@@ -274,7 +280,7 @@ class AlarmsScreen(BaseScreen):
 
 
 def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str, str]:
-    """Return a text that says which provider reports alarms, or why no alarms arrive, and the tone of the text."""
+    """Return a text and the tone of the text. The text says which provider reports alarms, or why no alarms arrive."""
     if trouble:
         old = "" if provider is None else " What is shown is as it was."
         return f"✖ {_sentence(trouble)}{old}", "bad"

@@ -35,9 +35,9 @@ _TONES = {"denied": "bad", "allowed": "good"}
 
 
 class AuditScreen(BaseScreen):
-    """Streams the audit log only while this screen is shown.
+    """Receives the audit log from the gateway only while this screen is shown.
 
-    The newest entry is the last row. While the cursor is on the last row, it moves on to each new entry.
+    The newest entry is the last row. While the cursor is on the last row, the cursor moves on to each new entry.
     """
 
     NAME = "audit"

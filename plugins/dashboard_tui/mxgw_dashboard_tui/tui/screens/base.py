@@ -51,7 +51,7 @@ class BaseScreen(Screen[None]):
     """
 
     NAME = ""
-    # Whether `paint` is called at every repaint. Without this it is called only when `Showing` has another view.
+    # Whether `paint` is called at every repaint. When False, it is called only when `Showing` has another view.
     PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
@@ -109,7 +109,7 @@ class BaseScreen(Screen[None]):
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Clear everything that was shown, because perhaps another person has logged in; called before `paint`."""
+        """Clear everything that was shown, because perhaps another person has logged in. `paint` is called next."""
         for grid in self.query(Grid):
             grid.filter("")
             grid.set_rows(())
@@ -139,8 +139,8 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self, event: events.ScreenResume) -> None:
-        # Computing all styles is a third of the work of showing another screen. A screen that was just mounted, or was
-        # last shown in the same theme, has its styles already.
+        # Styles are computed again only after a change of the theme, because this is a third of the work of showing a
+        # screen. A screen that was just mounted, or was last shown in the same theme, has its styles already.
         event.refresh_styles = self._styled_for not in ("", self.app.theme)
         self._styled_for = self.app.theme
         self.repaint()
@@ -157,7 +157,7 @@ class BaseScreen(Screen[None]):
             self.repaint()
 
     def repaint(self, *, anew: bool = False) -> None:
-        """Update the bars; update the body too if the view has changed, or if `anew` is set.
+        """Update the bars. Update the body too if the view has changed, or if `anew` is True.
 
         The view does not change while the screens are frozen.
         """
@@ -178,7 +178,7 @@ class BaseScreen(Screen[None]):
         self.query_one(TopBar).show(title, app.source.name, view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
 
-    # the input line
+    # The following methods handle the input line.
 
     def action_filter(self) -> None:
         self._ask("/", self.grid.pattern)
@@ -198,7 +198,8 @@ class BaseScreen(Screen[None]):
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.open_with(value)
-        self.set_focus(line)  # not by a message, because the next key must already be sent to the input line
+        # `set_focus` moves the focus at once. After a message, the next key would perhaps not reach the input line.
+        self.set_focus(line)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
@@ -210,7 +211,8 @@ class BaseScreen(Screen[None]):
             self._leave_line()
             await self.dashboard.run_command(line.value.strip())
         else:
-            self.grid.filter(line.value)  # perhaps the event for the last typed character has not arrived yet
+            # `on_input_changed` has perhaps not been called yet for the last typed character.
+            self.grid.filter(line.value)
             self._leave_line()
 
     def _leave_line(self) -> None:
@@ -231,7 +233,7 @@ class BaseScreen(Screen[None]):
     def go_back(self) -> None:
         """Do nothing. A screen that lies on top of another screen overrides this, to return to the screen below."""
 
-    # sorting, copying and exporting rows
+    # The following methods sort, copy and export rows.
 
     def action_sort(self, step: int) -> None:
         self.grid.sort_next(step)

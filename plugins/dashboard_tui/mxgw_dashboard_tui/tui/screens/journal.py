@@ -1,6 +1,6 @@
 """The screen of the journal: what happened to sessions and workers since the gateway started.
 
-Administrators also see logins and the actions of operators.
+Administrators also see logins, and what operators did.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session"
 class JournalScreen(BaseScreen):
     """Shows the journal; the newest entry is the last row.
 
-    While the cursor is on the last row, it moves on to each new entry.
+    While the cursor is on the last row, the cursor moves on to each new entry.
     """
 
     NAME = "journal"

@@ -33,7 +33,7 @@ class NameInput(Input):
 
 
 class LoginScreen(ModalScreen[None]):
-    """Closes when the gateway has accepted name and password. It keeps the password only during the call of Login."""
+    """Asks for name and password, and closes when the gateway has accepted them. No password is kept after the call."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.quit", "Quit", id="login.quit", tooltip="Leave the dashboard"),
@@ -59,7 +59,8 @@ class LoginScreen(ModalScreen[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         user = self.query_one("#user", Input).value
         password = event.input.value
-        event.input.value = ""  # before the first await, so that the input has the password as briefly as possible
+        # The input is emptied before anything else runs, so that it has the password as briefly as possible.
+        event.input.value = ""
         if user and password:
             self.query_one("#why", Static).update(Text("asking the gateway …"))
             self._login(user, password)

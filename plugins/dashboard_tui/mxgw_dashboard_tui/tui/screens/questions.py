@@ -18,12 +18,12 @@ from mxgw_dashboard_tui.tui.text import clean, short_id
 _EASILY_TYPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,31}")
 # The longest comment that AcknowledgeAlarm accepts, in characters.
 _LONGEST_COMMENT = 200
-# The question names at most this many alarms.
+# The question names at most this many of the alarms to acknowledge.
 _NAMED = 3
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Asks whether to end a session. The result is True after the operator has typed `word`, and False after escape."""
+    """Asks whether to end a session. The result is True if the operator types `word`, and False after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="confirm.no", tooltip="Change nothing"),

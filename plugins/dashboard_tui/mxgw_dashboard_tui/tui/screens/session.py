@@ -27,12 +27,12 @@ from mxgw_dashboard_tui.tui.widgets.grid import Grid
 
 _T = TypeVar("_T")
 
-# How often the list of items is requested again, so that new items appear. Between two requests the events bring the
-# new values.
+# How often the list of items is requested again, so that new items appear. New values of known items do not need this
+# list, because they arrive as events.
 _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
-# The most messages that are kept while the screen is frozen. When there are more, the oldest are dropped, and their
-# sequence numbers are missing in the table of events.
+# How many messages can be kept while the screen is frozen. When there are more, the oldest messages are dropped, and
+# the table of events has no rows for the events in them.
 _HELD = 2000
 _NOT_THERE = "this session is not there any more, or not yours to see"
 _PANELS: dict[str, Callable[[], Grid]] = {
@@ -45,7 +45,7 @@ _PANELS: dict[str, Callable[[], Grid]] = {
 
 
 class SessionScreen(ActingScreen):
-    """Lies on top of the table of sessions; the escape key returns to the table."""
+    """The screen of one session. It lies on top of the table of sessions; the escape key returns to the table."""
 
     NAME = "session"
     PAINTS_ALWAYS = True
@@ -86,7 +86,8 @@ class SessionScreen(ActingScreen):
         self._panel = "items"
         self._problem = ""
         self._fact_lines = -1
-        # Functions that process the messages which arrived while the screen was frozen, in order.
+        # One function for each message that arrived while the screen was frozen, in order. The function processes the
+        # message.
         self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
     def compose_body(self) -> ComposeResult:
@@ -134,7 +135,7 @@ class SessionScreen(ActingScreen):
         self.model = SessionModel()
         self._held.clear()
 
-    # streams and lists from the gateway
+    # The following methods read streams and lists from the gateway.
 
     @work(group="detail")
     async def _follow_detail(self) -> None:
@@ -155,7 +156,7 @@ class SessionScreen(ActingScreen):
         self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
-        """Process a message with `take` now or, while the screen is frozen, after the freeze."""
+        """Call `take`, which processes a message. While the screen is frozen, `take` is kept and called later."""
         if self.dashboard.showing.frozen_s is None:
             take()
         else:
@@ -208,7 +209,7 @@ class SessionScreen(ActingScreen):
             if is_first:
                 self.repaint_if_shown()
 
-    # changing the panel
+    # The following methods change the panel.
 
     async def action_show(self, panel: str) -> None:
         panels = self.query_one("#panels", ContentSwitcher)
@@ -227,7 +228,7 @@ class SessionScreen(ActingScreen):
     def go_back(self) -> None:
         self.app.pop_screen()
 
-    # painting the screen
+    # The following methods paint the screen.
 
     def paint(self, view: View | None) -> None:
         self._thaw()

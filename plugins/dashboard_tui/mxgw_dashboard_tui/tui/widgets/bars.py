@@ -8,7 +8,8 @@ from textual.widgets import Static
 from mxgw_dashboard_tui.tui.model import Link, View
 from mxgw_dashboard_tui.tui.text import clean, span
 
-# After this many intervals without a message the banner says so (docs/reference/streams.md#silence).
+# The banner reports a silent gateway after this many intervals without a gateway report
+# (docs/reference/streams.md#silence).
 _LATE_INTERVALS = 2.5
 _BEHIND_S = 3.0
 

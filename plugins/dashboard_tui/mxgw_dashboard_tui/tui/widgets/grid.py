@@ -26,7 +26,7 @@ from mxgw_core.api import Globs
 
 _GAP = 1
 _GUTTER = 2
-# How many columns are on every page of columns: the first ones, which say what a row is about.
+# The columns are divided into pages (see `Grid._pages`). This many columns, the first ones, are on every page.
 _FIXED = 2
 
 
@@ -48,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: text, tone (good, warn, bad, dim or accent), and sort key; without `order` the text is the sort key."""
+    """One cell. `tone` is good, warn, bad, dim or accent. `order` is the sort key; None means to sort by `text`."""
 
     text: str
     tone: str = ""
@@ -59,8 +59,8 @@ class Cell:
 class Row:
     """One row. `key` identifies the object that the row is about, for example a session.
 
-    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. A row
-    with `sinks` is always below all rows without `sinks`, however the table is sorted.
+    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. Rows
+    whose `sinks` is True are always below all other rows, however the table is sorted.
     """
 
     key: str
@@ -121,7 +121,7 @@ class Grid(ScrollView, can_focus=True):
         self.empty = empty
         self.sort_key = sort
         self.reverse = reverse
-        # Whether a cursor on the last row moves on to each new last row; used for lists of events and entries.
+        # Whether a cursor that is on the last row moves to each new last row. This is useful for a table of events.
         self.follow = follow
         # The largest number of rows; None for no limit. Rows that match the filter and are beyond the limit are counted
         # in `left_out`.
@@ -134,13 +134,13 @@ class Grid(ScrollView, can_focus=True):
         self._matcher: Globs | None = None
         self._inverse = False
         self._drawn: tuple[Row, ...] = ()
-        # The index of the shown page of columns.
+        # The index of the page of columns that is shown (see `_pages`).
         self._page = 0
 
-    # rows, filter and order
+    # The following methods set the rows, the filter and the order of the rows.
 
     def set_rows(self, rows: Iterable[Row]) -> None:
-        """Show these rows; the cursor stays on the row that has the same key."""
+        """Replace all rows. The cursor stays on the row that has the same key as before."""
         self._all = tuple(rows)
         self._arrange()
 
@@ -170,7 +170,7 @@ class Grid(ScrollView, can_focus=True):
         return self._pattern
 
     def filter(self, pattern: str) -> None:
-        """Show only rows that contain the pattern; upper and lower case are the same.
+        """Show only rows that contain the pattern. Upper and lower case make no difference.
 
         In the pattern `*` means any characters and `?` means one character. A pattern that begins with `!` shows only
         the rows that do not contain the rest of the pattern. An empty pattern shows all rows.
@@ -182,7 +182,7 @@ class Grid(ScrollView, can_focus=True):
         self._arrange()
 
     def sort(self, key: str, *, reverse: bool | None = None) -> None:
-        """Sort by a column. Without `reverse`, sorting by the present column reverses the order."""
+        """Sort by a column. When `reverse` is None, sorting by the present sort column again reverses the order."""
         self.reverse = (not self.reverse if key == self.sort_key else False) if reverse is None else reverse
         self.sort_key = key
         self._arrange()
@@ -234,7 +234,7 @@ class Grid(ScrollView, can_focus=True):
                 self.refresh(*[Region(0, y + 1, self.size.width, 1) for y in changed])
         self._drawn = shown
 
-    # moving the cursor
+    # The following methods move the cursor.
 
     def action_move(self, step: int) -> None:
         self._go(self.cursor + step)
@@ -292,7 +292,7 @@ class Grid(ScrollView, can_focus=True):
                 return
             left += width + _GAP
 
-    # drawing lines
+    # The following methods draw the lines of the table.
 
     def shown_columns(self) -> list[Column]:
         """Return the columns on the present page."""
@@ -305,7 +305,8 @@ class Grid(ScrollView, can_focus=True):
     def _pages(self) -> list[list[Column]]:
         """Divide the columns into pages that fit the width.
 
-        The first page has the most important columns. Each further page has the fixed columns and some of the others.
+        The first page has the most important columns. Each further page has the first `_FIXED` columns, and some of the
+        columns that were not on an earlier page.
         """
         room = self.size.width - _GUTTER
         first = list(self.columns)
@@ -324,7 +325,7 @@ class Grid(ScrollView, can_focus=True):
     def _layout(self) -> list[tuple[Column, int]]:
         pages = self._pages()
         shown = pages[min(self._page, len(pages) - 1)]
-        # When there are several pages, a mark in the header says so, and needs room.
+        # When there are several pages, the header has arrows to the other pages, which need room.
         left = self.size.width - _GUTTER - _width(shown) - (_GUTTER if len(pages) > 1 else 0)
         shares = sum(c.grow for c in shown)
         widths = [c.width + (max(0, left) * c.grow // shares if shares else 0) for c in shown]

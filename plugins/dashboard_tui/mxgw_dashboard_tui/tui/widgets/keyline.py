@@ -1,4 +1,4 @@
-"""The line at the bottom of a screen with the keys that work on this screen now.
+"""The line at the bottom of a screen, which shows the keys that work on this screen now.
 
 Textual's Footer makes a new widget per key whenever a binding changes. The old widgets stay in memory (in textual 8.2
 they stay registered with the footer), so an app that is open for weeks would use more and more memory.

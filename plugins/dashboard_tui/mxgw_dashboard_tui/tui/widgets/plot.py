@@ -1,4 +1,7 @@
-"""A plot over time in block characters, as wide as its widget and a few lines high; a line of text has the scale."""
+"""A plot over time in block characters, as wide as its widget and a few lines high.
+
+The line of text above the plot says which value has the full height.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class Plot(Static):
     def show(self, title: str, values: Sequence[float], unit: Callable[[float], str], past_s: float, gone: int) -> None:
         """Paint the plot.
 
-        `values` are evenly spaced over the last `past_s` seconds. `gone` is the number of older values that the caller
-        no longer has.
+        `values` are evenly spaced over the last `past_s` seconds. `gone` is how many older values the caller has
+        dropped.
         """
         self._shown = title, values, unit, past_s, gone
         if not self.size:
@@ -48,12 +51,13 @@ class Plot(Static):
 
 
 def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
-    """Return at most `width` values, by dividing the values into groups of neighbours and taking the largest of each.
+    """Divide the values into at most `width` groups of neighbours, and return the largest value of each group.
 
-    The first and the last group can be incomplete. Groups are counted from the first value ever, including the `gone`
-    values that were dropped. So a group keeps its values, and its column only moves to the left.
+    The first and the last group can be incomplete. The borders of the groups are counted from the first value of all,
+    which was perhaps among the `gone` dropped values. Therefore a value stays in the same group when new values arrive,
+    and the group's column only moves to the left.
     """
-    # One column of the width is kept for the incomplete group at the left.
+    # The groups are made so large that one column is left over, because the first group can be incomplete.
     run = max(1, -(-len(values) // max(1, width - 1)))
     starts = range(-(gone % run), len(values), run)
     return [max(values[max(0, start) : start + run]) for start in starts]
