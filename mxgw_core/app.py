@@ -150,7 +150,8 @@ class GatewayApp:
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        # Streams end while the server still answers, so that a new call gets an error that says why it is refused.
+        # The server is stopped only after the streams have ended. Until then it answers each new call with an error
+        # that says why the call is refused.
         await events.drained(drain_s)
         for feed in feeds:
             await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))

@@ -209,7 +209,7 @@ class Attempt(Generic[F]):
         _cancel(self._read, self._call)
 
     async def wait_cancelled(self) -> None:
-        """Wait until the task that reads has ended. Call `cancel` first."""
+        """Call this after `cancel`. It returns when the task that waits for the next message has ended."""
         if self._read is not None:
             await asyncio.wait((self._read,))
 
