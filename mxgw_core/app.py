@@ -97,7 +97,7 @@ class GatewayApp:
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # This must be done before the first call is served, so that a client that comes back finds its session,
-                # whether it is adopted or has ended.
+                # or is answered that the session has ended.
                 for answer in self._plugins.ask("mxgw_ended_sessions"):
                     if answer.error is None:
                         registry.remember(answer.value)
@@ -185,7 +185,8 @@ class GatewayApp:
 
     async def _enter_plugins(self, stack: AsyncExitStack, gateway: PluginGateway) -> None:
         answers = self._plugins.ask("mxgw_gateway_context", gateway=gateway)
-        for answer in reversed(answers):  # contexts are entered in the order of the settings; answers have the reverse
+        # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
+        for answer in reversed(answers):
             error = answer.error
             if error is None:
                 try:

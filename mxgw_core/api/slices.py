@@ -32,7 +32,7 @@ _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None
 
 
 async def turn() -> None:
-    """Wait until the event loop has done other work. Only one waiting caller continues in each iteration of the loop."""
+    """Wait until the event loop has done other work. Only one waiting caller continues in each iteration."""
     queue = await _first()
     _next_one(queue)
 
@@ -82,7 +82,7 @@ async def _first() -> deque[asyncio.Future[None] | None]:
 
 
 def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
-    """Remove the first caller from the queue, and let the next caller continue in the next iteration of the event loop."""
+    """Remove the first caller from the queue. The next caller continues in the next iteration of the event loop."""
     queue.popleft()
     while queue:
         first = queue[0]

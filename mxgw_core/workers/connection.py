@@ -1,5 +1,4 @@
-"""The gateway's end of a worker's connection: checks who connects, makes the handshake, then receives and sends
-messages.
+"""The gateway's end of a worker's connection: checks who connects, makes the handshake, receives and sends messages.
 
 There is one `WorkerConnection` object per connection. Every event passes through here, so this code must be fast: all
 messages that arrive together are passed on in one call, and the events inside a message are not decoded.

@@ -190,7 +190,7 @@ class WarmPool:
         if self._stopped.done():
             spare.log_file.unlink(missing_ok=True)
             return
-        kept = self._new_log("ended")  # always the same file: only the log of the last spare that ended is kept
+        kept = self._new_log("ended")  # always the same name, so only the newest log file is kept
         with contextlib.suppress(OSError):
             spare.log_file.replace(kept)
         self._failed(f"ended with exit code {code}; its log is {kept}")

@@ -389,9 +389,7 @@ class SessionWorker:
                 raise self._broken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     def hold(self, on: bool) -> None:
-        """Stop reading messages of the worker when `on` is true, otherwise resume. While nothing is read, the worker
-        does not count as silent.
-        """
+        """Stop reading the worker's messages if `on`, otherwise resume. Meanwhile the worker is not counted as silent."""
         self._held = on
         if self._connection is not None:
             self._connection.hold(on)

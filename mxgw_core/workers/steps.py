@@ -1,5 +1,4 @@
-"""The steps of a worker's life, in order. Most steps are reported to plugins. At each step, a test can kill the
-gateway.
+"""The steps of a worker's life, in order. Most are reported to plugins; at each, a test can kill the gateway.
 
 See `mxgw_core.failpoints` for the names of the steps.
 """
@@ -60,11 +59,11 @@ class WorkerSteps:
         reach("spawn:after-pid")
 
     def startup_sent(self) -> None:
-        """Call this when the start-up message was sent to the process. No plugin is called: only a test uses this step."""
+        """Call this when the process was sent the start-up message. No plugin is called: only tests use this step."""
         reach("spawn:after-startup")
 
     def welcomed(self) -> None:
-        """Call this when the worker's connection was accepted. No plugin is called: only a test uses this step."""
+        """Call this when the worker's connection was accepted. No plugin is called: only tests use this step."""
         reach(f"{self._phase}:after-welcome")
 
     def ready(self, worker: WorkerIdentity) -> None:
