@@ -97,7 +97,7 @@ class GatewayApp:
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # This must be done before the first call is served, so that a client that comes back finds its session,
-                # whether it is adopted or has ended.
+                # or is answered that the session has ended.
                 for answer in self._plugins.ask("mxgw_ended_sessions"):
                     if answer.error is None:
                         registry.remember(answer.value)
@@ -150,7 +150,8 @@ class GatewayApp:
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        # Streams end while the server still answers, so that a new call gets an error that says why it is refused.
+        # The server is stopped only after the streams have ended. Until then it answers each new call with an error
+        # that says why the call is refused.
         await events.drained(drain_s)
         for feed in feeds:
             await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))
@@ -184,7 +185,8 @@ class GatewayApp:
 
     async def _enter_plugins(self, stack: AsyncExitStack, gateway: PluginGateway) -> None:
         answers = self._plugins.ask("mxgw_gateway_context", gateway=gateway)
-        for answer in reversed(answers):  # contexts are entered in the order of the settings; answers have the reverse
+        # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
+        for answer in reversed(answers):
             error = answer.error
             if error is None:
                 try:

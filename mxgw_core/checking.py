@@ -38,6 +38,6 @@ def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
     for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
         if isinstance(answer.error, SettingsError):
             problems += str(answer.error).splitlines()
-        elif answer.error is None:  # `ask` has logged any other exception already
+        elif answer.error is None:  # `PluginHost.ask` has already logged other exceptions
             problems += [line for text in answer.value for line in str(text).splitlines()]
     return problems

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 # The longest path of a Unix socket. The struct sockaddr_un has room for 108 bytes on Linux, and for 104 bytes on BSD
 # and macOS. The last byte is a zero. Source: unix(7), unix(4).
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
-# How many logs of workers are kept. Only the logs of workers that failed stay after the end of their sessions.
+# How many log files of workers are kept. After the end of a session, the log file of its worker stays only if the
+# worker failed.
 _KEPT_LOGS = 100
 # This file is in a data directory while `mxgw restore` writes there. It is still there when the restore was
 # interrupted.
@@ -134,7 +135,7 @@ class DataDirectory:
         return True
 
     def prune_logs(self) -> None:
-        """Remove all logs of workers but the newest hundred."""
+        """Remove the log files of workers, except the newest hundred."""
         logs = sorted(self.logs.glob("worker-*.log"), key=_modified)
         for old in logs[:-_KEPT_LOGS]:
             old.unlink(missing_ok=True)

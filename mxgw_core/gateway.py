@@ -61,17 +61,17 @@ class PluginGateway:
         self._calls = calls
         limits = settings.limits
         self._attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
-        # Set by `serving`; or by `ended`, so that nobody waits for a gateway that never serves.
+        # Set by `serving`. Also set by `ended`, because no caller must wait for a gateway that never serves.
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
 
     def serving(self) -> None:
-        """Note that the gateway serves calls from now on."""
+        """Call this when the gateway begins to serve calls."""
         self._serves.set()
 
     def ended(self) -> None:
-        """Note that the gateway has stopped, or could not start."""
+        """Call this when the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
 

@@ -41,7 +41,7 @@ class Moment(enum.Enum):
 
     # A call is about to run.
     CALL = 1
-    # A stream is about to attach a subscriber. The same call was authorized before, as CALL.
+    # A stream is about to attach a subscriber. The same call was authorized before, with the moment CALL.
     ATTACH = 2
     # A list is made for the caller, and the question is whether to show this session in the list.
     LIST = 3
@@ -255,10 +255,11 @@ class AuditEntry:
 
 
 def as_operator(identity: Identity) -> Operator | None:
-    """Return a caller as an operator, if it has logged in as one, or its identity has roles; otherwise None.
+    """Return the operator that a caller is: one who has logged in, or one who has the roles of the identity. None when
+    the caller has not logged in as an operator, and the identity has no roles.
 
-    The operator of a caller that has roles but has not logged in has the name `<kind>:<id>` and no token. The hook
-    `mxgw_operator_sessions` decides for this name which sessions it sees.
+    Without a login, the name of the operator is `<kind>:<id>`, and there is no token. The hook `mxgw_operator_sessions`
+    decides from this name which sessions the operator sees.
     """
     if identity.kind == "operator":
         return identity.claims if isinstance(identity.claims, Operator) else None

@@ -179,13 +179,15 @@ class CommandTimedOut(GatewayError):
 
 
 class CommandFailed(GatewayError):
-    """The worker could not run the command. The metadata has its reason as `worker_reason`."""
+    """The worker could not run the command. The metadata has the worker's reason as `worker_reason`."""
 
     reason = "COMMAND_FAILED"
 
 
 class CommandOutcomeUnknown(GatewayError):
-    """The gateway ends while the command runs. The command takes effect or not; the gateway never repeats it."""
+    """The gateway ends while the command runs. Whether the command takes effect is unknown; the gateway never repeats
+    it.
+    """
 
     reason = "COMMAND_OUTCOME_UNKNOWN"
 

@@ -201,7 +201,7 @@ class Retention:
     snapshots: bool = False
 
     def covering(self, other: Retention) -> Retention:
-        """Return the smallest retention that keeps everything that this one and the other one keep."""
+        """Return the smallest retention that keeps every event that this retention or `other` keeps."""
         return Retention(
             max(self.events, other.events),
             max(self.bytes, other.bytes),
@@ -236,7 +236,7 @@ class StandingFilter(EventFilter, Protocol):
 
     @property
     def revision(self) -> int:
-        """A number that changes whenever an answer can have changed."""
+        """A number that changes whenever an answer of `keep` can have changed."""
 
 
 class StreamPace(Protocol):

@@ -20,21 +20,21 @@ class FeedFilter(Protocol):
     def keep(self, about: int, fourth: int, kind: int) -> bool:
         """Return whether the reader gets a record.
 
-        The arguments are fields of the record: the fields 2, 4 and 3 that `FeedDescription` describes.
+        The arguments are the fields 2, 4 and 3 of the record. `FeedDescription` says what these fields mean.
         """
 
 
 class FeedSnapshot(Protocol):
-    """The state of the things that a feed reports, at the moment when the snapshot was taken. A reader can start with
-    it.
+    """The state, at one moment, of the things that a feed reports. A reader can ask for this state as the start of its
+    stream.
     """
 
     def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         """Yield the snapshot as encoded response messages of about `limit_bytes`, without what the filters drop.
 
-        The last message must end the snapshot. Yield empty bytes to let the event loop do other work in between; they
-        are not sent. This is useful because a filter can take long when it is called for a thing for the first time.
-        The messages are requested a little after the snapshot was taken, and must not show changes that happened later.
+        The last message must end the snapshot. Yield empty bytes to let the event loop do other work; empty bytes are
+        not sent. This is useful because a filter can take long when it is called for a thing for the first time. The
+        messages are requested a little after the snapshot was taken, and must not show changes that happened later.
         """
 
 
@@ -66,7 +66,8 @@ class FeedDescription:
 
 @dataclass(frozen=True, slots=True)
 class FeedRequest:
-    """The request of one reader, with the messages that the client sent.
+    """What one reader of a feed requests. The fields are the parts of the request that streams of all feeds have in
+    common.
 
     When `start` is None, the reader gets a snapshot and then all later records.
     """

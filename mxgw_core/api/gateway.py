@@ -41,7 +41,9 @@ class Gateway(Protocol):
 
     @property
     def data_dir(self) -> Path:
-        """The gateway's data directory. As long as the contexts of plugins are open, no other gateway can use it."""
+        """The gateway's data directory. No other gateway can use the directory as long as the contexts of plugins (hook
+        `mxgw_gateway_context`) are open.
+        """
 
     @property
     def data_dir_id(self) -> str:

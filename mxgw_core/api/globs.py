@@ -63,8 +63,8 @@ def check_glob(pattern: str) -> None:
 
 
 class _Glob:
-    """One pattern in three parts. The middle begins at the first `*` or `?` and ends with the last one; head and tail
-    are the texts before and after the middle.
+    """One pattern in three parts. The middle begins at the first `*` or `?` and ends with the last one. `_head` is the
+    text before the middle, `_tail` the text after it.
     """
 
     __slots__ = ("_head", "_shortest", "_tail", "_whole", "middle")
@@ -75,19 +75,22 @@ class _Glob:
         first, last = (special[0], special[-1]) if special else (0, -1)
         self._head, self._tail = pattern[:first], pattern[last + 1 :]
         self._shortest = len(pattern) - pattern.count("*")
-        # "" when there is no middle, or the middle is only `*`: then head, tail and length decide.
+        # "" when there is no middle, or the middle is only `*`. Then it is enough to compare the length, and the texts
+        # before and after the middle.
         self.middle = pattern[first : last + 1]
         if not self.middle.strip("*"):
             self.middle = ""
 
     def may_match(self, text: str) -> bool:
-        """Return whether length, head and tail of a name fit. Only the middle is not compared."""
+        """Return whether a name is long enough, and begins and ends like the pattern. The middle of the pattern is not
+        compared here.
+        """
         if self._whole is not None:
             return text == self._whole
         return len(text) >= self._shortest and text.startswith(self._head) and text.endswith(self._tail)
 
     def reaches_its_end(self, length: int, places: Mapping[str, int]) -> bool:
-        """Return whether the middle of the pattern matches the part of the name between head and tail.
+        """Return whether the middle of the pattern matches the corresponding part of the name.
 
         `length` is the length of the name, `places` the positions of its characters (see `_places`).
         """
@@ -99,7 +102,7 @@ class _Glob:
                 first = ends & -ends
                 if first >> end > 1:
                     return False
-                ends = (2 << end) - first  # sets all bits from the lowest set bit up to the place where the tail begins
+                ends = (2 << end) - first  # sets all bits from the lowest set bit up to the begin of `_tail`
             elif character == "?":
                 ends <<= 1
             else:

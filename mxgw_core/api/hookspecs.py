@@ -198,8 +198,7 @@ class Hooks:
         """Return a guard that decides about this identity's commands on this session.
 
         When: at the first command on the session, and again when a command has another identity than the one before, or
-        when the identity's claims have changed. A command must be allowed by all guards. An exception refuses the
-        command.
+        when `identity.claims` has changed. A command must be allowed by all guards. An exception refuses the command.
         """
 
     @hookspec
@@ -309,9 +308,10 @@ class Hooks:
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
         """A worker is about to be started. An exception prevents the start.
 
-        The worker's process does not exist yet. If `workers.warm_pool` is set, the process perhaps exists, but it knows
-        no session yet, and it has the environment variables that the gateway had when the process was started. Only a
-        plugin that keeps workers over a restart of the gateway needs this hook, as reattach does.
+        Usually the worker's process does not exist yet. But if `workers.warm_pool` is set, the process was perhaps
+        started earlier, before a session needed it. It then has the environment variables that the gateway had at that
+        time, and knows nothing of the session yet. Only a plugin that keeps workers over a restart of the gateway needs
+        this hook, as reattach does.
         """
 
     @hookspec(firstresult=True)
@@ -386,9 +386,9 @@ class Hooks:
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
         """Return the verdict about an orphan: a worker of an earlier run of the gateway.
 
-        When: once at start, for each orphan that a plugin returned from `mxgw_orphans`. All answers count: when a
-        plugin answers TERMINATE, or raises an exception, the orphan is ended; otherwise, when a plugin answers IGNORE,
-        the orphan is left alone; otherwise, when a plugin answers ADOPT, the orphan is adopted. If every plugin answers
+        When: once at start, for each orphan from `mxgw_orphans` that can be adopted. All answers count: when a plugin
+        answers TERMINATE, or raises an exception, the orphan is ended; otherwise, when a plugin answers IGNORE, the
+        orphan is left alone; otherwise, when a plugin answers ADOPT, the orphan is adopted. If every plugin answers
         None, the orphan is ended. Raise `AccessDenied` when the owner is not allowed to have the session any more: the
         session then ends with OWNER_REVOKED, and the text of the error is logged.
         """

@@ -109,5 +109,5 @@ class InternalSession(Protocol):
         """Acknowledge alarms in the backend's alarm manager. Return one result for each alarm, in the same order.
 
         Raises:
-            GatewayError: as `poll_alarms`.
+            GatewayError, CommandFailed: as in `poll_alarms`.
         """

@@ -26,8 +26,8 @@ class BackupEntry:
 
     A file below `gateway.data_dir` is restored to the same place below the new data directory. Any other file is
     restored to a directory below the new data directory that has the name of the plugin. For a DATABASE, `prepare` is
-    called with a connection to the copy before the copy is stored: it can remove what must not leave this machine. It
-    must not commit.
+    called before the copy is stored, with a connection to the copy. `prepare` can delete from the copy what must not
+    leave this machine, and must not commit.
     """
 
     path: Path

@@ -112,8 +112,8 @@ class Observation(Protocol):
         gaps replace the others.
 
         Raises:
-            GatewayError: the session is not live when the context is entered; or the session ended, after its last
-                event.
+            GatewayError: when the context is entered, the session is not live. The iterator raises this error too: when
+                the session has ended, after the last event.
         """
 
     def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:

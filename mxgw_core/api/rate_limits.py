@@ -15,7 +15,7 @@ from mxgw_core.api.types import UNIX_PEER, Peer, peer_address
 # A token counts as whole when only this much is missing, so that a caller who has waited for `wait_s` is not refused
 # because of a rounding error.
 _ROUNDING = 1e-9
-# How many names can have a count of their own.
+# How many names can have a separate count of failed attempts.
 _CAPACITY = 10_000
 # How many counts all further names share, when the table of names is full.
 _SHARED = 256
@@ -98,7 +98,7 @@ class Attempts:
         self._burst = burst
         self._clock = clock
         self._capacity = capacity
-        # Key: a hash of a name, because callers choose how long names are. Value: the bucket of the name.
+        # Key: a hash of a name, because callers choose how long names are. Value: the token bucket of the name.
         self._buckets: dict[bytes, TokenBucket] = {}
         self._swept_at = -_SWEEP_S
 
@@ -147,7 +147,7 @@ class Attempts:
         return b"shared %d" % (hash(name) % _SHARED)
 
     def _sweep(self) -> None:
-        """Remove the names whose buckets are full again, but not more often than every `_SWEEP_S` seconds."""
+        """Remove the names whose token buckets are full again, but not more often than every `_SWEEP_S` seconds."""
         now = self._clock()
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now

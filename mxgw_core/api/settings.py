@@ -51,4 +51,4 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return False  # the gateway is not allowed to look there, so it never had files there
+        return False  # this process is not allowed to look into the directory, so the gateway never had files in it

@@ -1,7 +1,7 @@
 """Long work in the event loop, divided into slices, so that other work can be done between two slices.
 
-When several callers have long work, only one slice of all of them runs in each turn of the event loop, one caller after
-the other. So short work, for example a small call, waits for one slice and not for a slice of each caller.
+When several callers have long work, only one slice runs in each iteration of the event loop, and the callers come one
+after the other. So short work, for example a small call, waits for one slice and not for a slice of each caller.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ T = TypeVar("T")
 
 # How many names a slice has when names are compared with patterns. Such a slice takes at most about 1 ms (with the
 # longest names and 50 patterns that nearly match them), and usually a hundredth of this. A small call needs about ten
-# turns of the event loop, so slices delay it by 20 ms at most.
+# iterations of the event loop, so slices delay it by 20 ms at most.
 NAMES_AT_ONCE = 4
 # How many entries a slice has when entries are only read or copied. Such a slice takes about 1 ms.
 ENTRIES_AT_ONCE = 500
-# How many turns of the event loop have no slice after work that cannot be divided. A small call needs fewer turns, so
-# only one such work can delay it.
+# After a piece of work that cannot be divided, the event loop runs this many iterations without a slice. A small call
+# needs fewer iterations, so at most one such piece of work can delay it.
 _TURNS_AFTER_WHOLE = 20
 
-# Key: an event loop. Value: the callers that wait in it, in order, each with the future that it waits for. A caller
-# that came when nobody was waiting has no future (None): it waits only for the next turn of the event loop.
+# Key: an event loop. Value: the queue of the callers that wait in this loop. Each caller is represented by the future
+# that it waits for. A caller that came when the queue was empty is represented by None, because it waits only for the
+# next iteration of the event loop.
 _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None] | None]] = WeakKeyDictionary()
 
 
 async def turn() -> None:
-    """Wait until the event loop has done other work. Only one waiting caller continues in each turn of the loop."""
+    """Wait until the event loop has done other work. Only one waiting caller continues in each iteration."""
     queue = await _first()
     _next_one(queue)
 
@@ -39,7 +40,7 @@ async def turn() -> None:
 async def turn_for_whole() -> None:
     """Wait like `turn`. Call this before work that takes some 10 ms and cannot be divided.
 
-    After this work no other caller continues for `_TURNS_AFTER_WHOLE` turns.
+    After this work no other caller continues for `_TURNS_AFTER_WHOLE` iterations of the event loop.
     """
     queue = await _first()
     _after(asyncio.get_running_loop(), queue, _TURNS_AFTER_WHOLE)
@@ -65,7 +66,7 @@ async def _first() -> deque[asyncio.Future[None] | None]:
             _next_one(queue)
             raise
         return queue
-    # The caller before this one in the queue completes this future.
+    # When the caller before this one leaves the queue, it completes this future.
     future = loop.create_future()
     queue.append(future)
     try:
@@ -81,7 +82,7 @@ async def _first() -> deque[asyncio.Future[None] | None]:
 
 
 def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
-    """Remove the first caller from the queue, and let the next caller continue in the next turn of the event loop."""
+    """Remove the first caller from the queue. The next caller continues in the next iteration of the event loop."""
     queue.popleft()
     while queue:
         first = queue[0]

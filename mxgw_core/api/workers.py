@@ -104,9 +104,9 @@ class WorkerRefusal:
 class WorkerExit:
     """The end of a worker.
 
-    `exit_code` is negative for the number of a signal, and None when it is not known. `pid` is 0 when the process was
-    never started. `reason` and `detail` say why the worker ended, `close_reason` and `close_detail` why its session
-    ended.
+    `exit_code` is None when it is not known. When a signal ended the process, it is the negative number of the signal.
+    `pid` is 0 when the process was never started. `reason` and `detail` say why the worker ended, `close_reason` and
+    `close_detail` why its session ended.
     """
 
     session_id: str

@@ -25,7 +25,7 @@ _KEY = re.compile(r"""\s*((?:[\w\-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w\-]+|"[^"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a layer comes from.
+    """The file, variable or option from which a layer of settings comes.
 
     `label` names the source in messages, for example "settings.toml" or "environment MXGW_X". `text` is the content of
     the file; "" when the source is no file.

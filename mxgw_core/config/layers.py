@@ -34,7 +34,7 @@ def tree_of(data: Mapping[str, Any], source: Source, path: Path = ()) -> Tree:
 
 
 def branch(path: Path, value: Any, source: Source) -> Tree:
-    """Return a tree that sets only the key `path`."""
+    """Return nested tables that contain only `value`, at the key `path`."""
     for part in reversed(path):
         value = {part: value}
     return tree_of(value, source)

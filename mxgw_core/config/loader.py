@@ -145,7 +145,8 @@ def _files(file: FilePath | None, directory: FilePath | None) -> list[tuple[File
 def _named(written: Sequence[Leaf]) -> set[Path]:
     """Return the keys and tables below `backends` and `plugins` that the files contain, and the enabled plugins.
 
-    With these names a variable of the environment can be assigned to a key although it has capital letters only.
+    A variable of the environment has capital letters only. With the names that are returned here, it is still possible
+    to find out which key the variable sets.
     """
     known = {leaf.path for leaf in written if leaf.path[0] in ("backends", "plugins")}
     known |= {path[:2] for path in known}
@@ -168,8 +169,8 @@ def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
 
 
 class _Places:
-    """Returns the place where a key was set. When the key was not set, it is the place of a table around the key, or of
-    a key inside the table that the key names.
+    """Returns the place (file and line) where a key was set. For a key that was not set, it returns the place of a
+    table around the key. For the name of a table, it returns the place of a key inside the table.
     """
 
     def __init__(self, found: Mapping[Path, Leaf], order: Sequence[str]) -> None:

@@ -88,8 +88,8 @@ class SettingsModel(BaseModel):
     secrets.
     """
 
-    # Infinity is refused, because it would satisfy every lower bound, and timers cannot handle it. Inputs are hidden,
-    # because an error must not show a password.
+    # Infinity is refused, because it would satisfy every lower bound, and timers cannot handle it. The texts of errors
+    # do not contain the wrong values, because a value can be a password.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -25,7 +25,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def validated(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
-    """Return `data`, as TOML contains it, as a validated `model`.
+    """Validate plain data, such as the content of a TOML file, and return it as an object of the class `model`.
 
     Types are checked strictly: "5" is not accepted for a number, and 1 is not accepted for a truth value. A list is
     accepted for a tuple, a text for a path or an enum, and a whole number for a float.

@@ -41,8 +41,8 @@ def plugin_metrics(plugins: PluginHost) -> list[Metric]:
 class PluginMetrics:
     """Collects the metrics that plugins define.
 
-    A metric that has a wrong or used name is left out. A metric with too many samples is shortened. Both is logged
-    once.
+    A metric is left out when its name is wrong, or is used by another metric. When a metric has too many samples, some
+    of them are left out. Each problem is logged once.
     """
 
     def __init__(self, plugins: PluginHost) -> None:

@@ -21,8 +21,8 @@ OTHER = "other"
 
 
 class LabelLimit:
-    """Limits the number of label values of a metric. When there are `most` combinations, each further one becomes
-    "other".
+    """Limits how many combinations of label values a metric can have. When there are `most` combinations, the label
+    values of each further combination are replaced by "other".
     """
 
     def __init__(self, most: int = MOST_SAMPLES) -> None:
@@ -30,7 +30,9 @@ class LabelLimit:
         self._known: dict[str, set[tuple[str, ...]]] = {}
 
     def folded(self, metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the label values to use for a sample: the given values, or "other" for each of them."""
+        """Return the label values to use for a sample: `labels`, or "other" for each label if there are too many
+        combinations.
+        """
         known = self._known.setdefault(metric, set())
         if labels not in known:
             if len(known) >= self._most:

@@ -46,12 +46,12 @@ def installed_entries() -> dict[str, list[EntryPoint]]:
 
 
 def installed_plugins() -> list[PluginRecord]:
-    """Return the records of all installed plugins, sorted by name. All of them are AVAILABLE here."""
+    """Return a `PluginRecord` for each installed plugin, sorted by name. The state of all of them is AVAILABLE."""
     return [available(name, entries) for name, entries in installed_entries().items()]
 
 
 def available(name: str, entries: list[EntryPoint]) -> PluginRecord:
-    """Return the record of an installed plugin that is not enabled."""
+    """Return the `PluginRecord` of an installed plugin that is not enabled."""
     detail = clash(name, entries) if len(entries) > 1 else ""
     return PluginRecord(name, PluginState.AVAILABLE, *origin_of(entries[0]), required=False, detail=detail)
 

@@ -69,8 +69,8 @@ class PluginHost:
     ) -> PluginHost:
         """Import, register and configure the plugins that `plugins.enabled` names, in this order.
 
-        `origins` are those of `LoadedSettings`; errors contain them. With `keep_going`, no error is raised: all plugins
-        that cannot be used get a FAILED record. This is for lists of plugins.
+        `origins` are those of `LoadedSettings`; errors contain them. With `keep_going`, no error is raised: each plugin
+        that cannot be used gets a `PluginRecord` with the state FAILED. This is used to list the plugins.
 
         Raises:
             SettingsError: the section of a plugin is wrong. The text reports the problems of all plugins at once.

@@ -100,7 +100,9 @@ def _unknown_hook(name: str) -> str:
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
-    """Refuse a plugin with a hook that is not marked with `hookimpl`: pluggy would never call it, without an error."""
+    """Refuse a plugin with a hook that is not marked with `hookimpl`. pluggy would ignore such a hook and report no
+    error.
+    """
     for name in dir(plugin):
         if not name.startswith("mxgw_") or not inspect.isroutine(inspect.getattr_static(plugin, name, None)):
             continue

@@ -38,7 +38,8 @@ PART_BYTES = 64
 
 
 class GatewayMemory:
-    """The memory of all distributors and large requests. Use it in the event loop only.
+    """The memory that all event logs with their readers (distributors) and all large requests use. Use it in the event
+    loop only.
 
     Args:
         limit_bytes: the limit, `limits.memory_bytes`.
@@ -52,7 +53,8 @@ class GatewayMemory:
         self.limit_bytes = limit_bytes
         self._session_bytes = session_bytes
         self._request_ids = request_ids
-        # Key: a distributor. Value: the owner of its session or feed.
+        # Key: a distributor, which holds the event log and the readers of one session or feed. Value: the owner of this
+        # session or feed.
         self._distributors: WeakKeyDictionary[Distributor, str] = WeakKeyDictionary()
         self._commands: WeakSet[PendingCommands] = WeakSet()
         # Total size of the large requests inside a `holding` block.
@@ -62,9 +64,10 @@ class GatewayMemory:
         self._is_relieving = False
 
     def watch(self, distributor: Distributor, owner: str, commands: PendingCommands | None = None) -> None:
-        """Count the memory of a distributor for its owner, as long as the distributor object exists.
+        """Count the memory of a session's or feed's distributor (its event log and readers), as long as that object
+        exists.
 
-        The memory of unanswered `commands` is counted too, as large requests.
+        The memory is counted for `owner`. The memory of unanswered `commands` is counted too, as large requests.
         """
         self._distributors[distributor] = owner
         if commands is not None:
@@ -80,7 +83,7 @@ class GatewayMemory:
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Count `size` bytes of a large request while the block runs.
+        """Count `size` bytes as the memory of a large request while the `with` block runs.
 
         Raises:
             MemoryLimitReached: other large requests use too much memory already.
@@ -140,9 +143,10 @@ class GatewayMemory:
     async def relieve(self) -> None:
         """When more than the limit is used, free memory. Called once a second; other calls can run in between.
 
-        The first step drops joined blocks, which are copies of events, so no event is lost. If this is not enough, the
-        owner who uses the most loses events, oldest first: first events that all subscribers have read, and in the end
-        unread events. Subscribers get a gap in place of unread events.
+        The first step drops encoded messages that are kept only so that several readers can share them. They can be
+        made again, so no event is lost. If this is not enough, the owner who uses the most loses events, oldest first:
+        first events that all subscribers have read, and in the end unread events. Subscribers get a gap in place of
+        unread events.
         """
         used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN
@@ -194,19 +198,19 @@ class GatewayMemory:
 
 
 class _Owner:
-    """The memory of one owner's sessions, and the steps that free some of it."""
+    """The memory of one owner's sessions, and the functions (steps) that free some of it."""
 
     def __init__(self, name: str, number: int, distributors: Sequence[Distributor], request_ids_bytes: int) -> None:
         self.name = name
         self.number = number
         held = sorted((-d.memory().total, number, d) for number, d in enumerate(distributors))
         self.held_bytes = request_ids_bytes - sum(negative for negative, _, _ in held)
-        # Key: a step. Value: a heap of the sessions whose memory this step can perhaps free; the session that uses the
-        # most is first.
+        # Key: a step, which is a function that frees some memory of one session. Value: a heap of the sessions for
+        # which this step can perhaps free memory; the session that uses the most is first.
         self._able = {step: list(held) for step in (*_COSTS_NO_EVENT, *_COSTS_EVENTS)}
 
     def give(self, steps: Sequence[_Step]) -> int | None:
-        """Free some memory, with the first of the steps that can free any, in the session that uses the most.
+        """Free some memory. Use the first of the `steps` that can free any, and the session that uses the most.
 
         Return how many bytes were freed; None when no step can free any memory of this owner.
         """
@@ -215,7 +219,7 @@ class _Owner:
             while able:
                 negative, number, distributor = heapq.heappop(able)
                 before = distributor.memory().total
-                if before != -negative:  # an earlier step changed the memory of this session: sort it in again
+                if before != -negative:  # an earlier step has freed memory of this session: put it back into the heap
                     heapq.heappush(able, (-before, number, distributor))
                 elif step(distributor):
                     after = distributor.memory().total

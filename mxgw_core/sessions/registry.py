@@ -130,8 +130,8 @@ class SessionRegistry:
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
         """Open a session, and return it when it is READY. A repeated request gets the session of the first request.
 
-        When the caller stops waiting before that, the session ends. A session that was opened with a request id does
-        not end at once, because the request can be repeated (see `Opening.wait`).
+        When the caller stops waiting before the session is READY, the session ends. A session that was opened with a
+        request id does not end at once, because the request can be repeated (see `Opening.wait`).
 
         Raises:
             RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.

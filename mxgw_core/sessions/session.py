@@ -120,7 +120,7 @@ class Session:
         self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
         self._is_released = False
         events = settings.events
-        # An adopted worker was perhaps started with a larger `workers.items`, see `_ITEMS_OF_ANY_WORKER`.
+        # An adopted worker can have more items than `workers.items` allows now, see `_ITEMS_OF_ANY_WORKER`.
         self.items = ItemBook(max(settings.workers.items, _ITEMS_OF_ANY_WORKER))
         self.distributor = Distributor(
             items=self.items,
@@ -135,11 +135,11 @@ class Session:
             self.distributor.bound(buffer.bytes)
         self.subscriber_limits = bounded(subscriber_limits(settings, plugins, self.info()), buffer)
         # Limits how many snapshots are fetched at the same time: the worker keeps the values of a snapshot until all
-        # its pages are fetched, and it can do this for a few snapshots only.
+        # pages of the snapshot are fetched, and it can keep only a few snapshots at a time.
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
 
-    # from the start to the end
+    # the life of a session, from its start to its end
 
     async def run(self) -> None:
         """Start the session, serve until it must end, then end it. No exception is raised but a cancellation."""
@@ -224,7 +224,9 @@ class Session:
         return CloseReason.GATEWAY_SHUTDOWN, "the gateway stopped"
 
     def _leave(self, reason: CloseReason, detail: str) -> None:
-        """End all streams and commands of the session now, before the worker is ended, which can take some seconds."""
+        """End all streams and commands of the session now, without waiting for the worker, whose end can take some
+        seconds.
+        """
         self.close_reason, self.close_detail = reason, detail
         self.state = SessionState.FAULTED if reason.is_fault else SessionState.CLOSING
         self._cancel_grace()
@@ -349,7 +351,7 @@ class Session:
         return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
 
     def attached(self) -> None:
-        """Note that a subscriber attached."""
+        """Call this when a subscriber has attached. The lease starts again, and the detach grace is cancelled."""
         is_first = not self._had_subscriber or self._detached_at is not None
         self._had_subscriber = True
         self._detached_at = None
@@ -359,7 +361,9 @@ class Session:
             self._plugins.ask("mxgw_session_attached", session=self.info())
 
     def detached(self) -> None:
-        """Note that the last subscriber left, and ask the plugins for a detach grace after which the session ends."""
+        """Call this when the last subscriber has left. The lease starts again, and the detach grace begins if a plugin
+        sets one.
+        """
         self.touch()
         self._detached_at = self._clock()
         if self.state is not SessionState.READY or self._is_draining:
@@ -368,7 +372,7 @@ class Session:
         self._begin_grace()
 
     def drain(self) -> None:
-        """Note that the gateway is shutting down. From now on neither lease nor detach grace ends the session."""
+        """Call this when the gateway is shutting down. From now on neither lease nor detach grace ends the session."""
         self._is_draining = True
         self._cancel_grace()
 

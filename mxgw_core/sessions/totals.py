@@ -50,7 +50,8 @@ class SessionTotals:
         self.adoptions: Counter[AdoptionOutcome] = Counter()
         self.ended: Counter[CloseReason] = Counter()
         self._streams = StreamTotals()
-        # Distributors of ended sessions whose subscribers still read the remaining events. Their counts can still grow.
+        # The event logs and readers (distributors) of sessions that are over, while subscribers still read the
+        # remaining events. Meanwhile the counts of these sessions can grow.
         self._lingering: list[Distributor] = []
 
     def starting(self, session: Session) -> None:
@@ -86,7 +87,7 @@ class SessionTotals:
         session.opened.add_done_callback(opened)
 
     def over(self, session: Session) -> None:
-        """Note that a session ended or was left to the next gateway. Only an end counts in `ended`."""
+        """Count a session that ended, or was left to the next gateway. Only ended sessions are counted in `ended`."""
         if session.close_reason is not None:
             self.ended[session.close_reason] += 1
         self._lingering.append(session.distributor)

@@ -19,8 +19,8 @@ from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest, 
 # The worker's deadline for a command is this much earlier than the gateway's deadline. So when time runs out, the
 # answer of the worker arrives first; it says more than the gateway could say.
 _WORKER_HEAD_START_S = 0.05
-# Only commands larger than this are counted in `unanswered_bytes`. For smaller commands `limits.pending_commands` is
-# limit enough.
+# Only commands larger than this are counted in `unanswered_bytes`. For smaller commands the limit
+# `limits.pending_commands` is sufficient.
 _LARGE_BYTES = 16 * 1024
 # The most bytes that the `WorkerEnvelope` adds to an encoded command: a correlation id, and a tag with a length.
 _ENVELOPE_BYTES = 32
@@ -46,7 +46,7 @@ class Connection(Protocol):
     """The connection to the worker, as far as commands need it."""
 
     def send_encoded(self, *parts: bytes) -> None:
-        """Queue one `WorkerEnvelope` that is encoded already, in parts."""
+        """Queue an encoded `WorkerEnvelope` message for sending. The parts, one after the other, are its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class EncodedCommand:
 
     @classmethod
     def of(cls, command: MxCommand) -> EncodedCommand:
-        """Return the encoded command."""
+        """Encode an MXAccess command."""
         return cls(command.WhichOneof("command") or "mx", command.SerializeToString())
 
 

@@ -1,7 +1,7 @@
-"""The gateway's end of a worker's connection: checks who connects, makes the handshake, then receives and sends frames.
+"""The gateway's end of a worker's connection: checks who connects, makes the handshake, receives and sends messages.
 
 There is one `WorkerConnection` object per connection. Every event passes through here, so this code must be fast: all
-frames that arrive together are handed over in one call, and the events inside a frame are not decoded.
+messages that arrive together are passed on in one call, and the events inside a message are not decoded.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class ConnectionOwner(Protocol):
     """What a `WorkerConnection` calls: the session's worker implements these methods."""
 
     def resume_after(self, hello: Hello) -> int:
-        """Return the sequence after which the worker with this Hello should send events."""
+        """Return the sequence after which the worker should send events. `hello` is the worker's first message."""
 
     def claim(self, connection: WorkerConnection) -> bool:
-        """Decide about a peer that has proved that it knows the secret: return whether its connection is accepted.
+        """Accept the connection of a peer that has proved that it knows the secret, if possible. Return whether it is
+        accepted.
 
         Return False when the worker has an accepted connection already.
 
@@ -191,7 +192,8 @@ class WorkerConnection(asyncio.Protocol):
             self._state = _State.AWAITS_PROOF
         elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
             welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
-            # A peer without a proof must not learn whether the worker is connected already, so `claim` is called late.
+            # A peer without a proof must not learn whether the worker is connected already, so `claim` is called only
+            # after the proof was checked.
             if not self._owner.claim(self):
                 self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
                 return
@@ -223,13 +225,13 @@ class WorkerConnection(asyncio.Protocol):
         self.send_encoded(envelope.SerializeToString())
 
     def send_encoded(self, *parts: bytes) -> None:
-        """Queue one message like `send`; `parts` together are the encoded message."""
+        """Queue an encoded message for sending. The parts, one after the other, are its bytes."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(*parts))
 
     def hold(self, on: bool) -> None:
-        """Stop reading (`on`), or resume reading. Messages that are not read wait in the socket, and when the socket is
-        full, in the outbox of the worker.
+        """Stop reading when `on` is true, otherwise resume reading. Messages that are not read wait in the socket, and
+        when the socket is full, in the outbox of the worker.
         """
         if self._transport is not None and not self._transport.is_closing():
             if on:

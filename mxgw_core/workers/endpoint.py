@@ -30,7 +30,8 @@ class ExpectedWorker:
 
     Attributes:
         identity: what is known of the worker process so far.
-        phase: the first part of the names of failpoint steps: "hello" for a new worker, "adopt" for an orphan.
+        phase: "hello" for a new worker, "adopt" for an orphan. The names of the steps at which a test can kill the
+            gateway begin with this word (see `mxgw_core.failpoints`).
     """
 
     def __init__(self, spawn: WorkerSpawn, orphan: Orphan | None, plugins: PluginHost) -> None:
@@ -47,7 +48,7 @@ class ExpectedWorker:
         self.identity = replace(self.identity, pid=pid, start_ticks=ticks)
 
     def handshake(self) -> GatewayHandshake:
-        """Return the handshake for a new connection."""
+        """Return an object that checks whether the peer of a new connection knows the secret."""
         return GatewayHandshake(
             session_id=self._spawn.session_id,
             secret=self._spawn.secret,
@@ -55,11 +56,12 @@ class ExpectedWorker:
         )
 
     def proved(self, handshake: GatewayHandshake) -> None:
-        """Accept the Hello of a peer that has proved that it knows the secret, and make plugins store the next secret.
+        """Accept a peer that has proved that it knows the secret: store its identity, and make plugins store the next
+        secret.
 
         Raises:
-            Refused: the peer is not the orphan, because it has another epoch or start time; or a plugin could not store
-                the secret of a new worker.
+            Refused: the peer has another epoch or start time than the orphan; or a plugin could not store the secret of
+                a new worker.
         """
         hello = handshake.hello
         if self._orphan is not None:
@@ -102,7 +104,7 @@ _REMEMBERED_REFUSALS = 10
 
 
 class Endpoint:
-    """Accepts connections, and passes them and their messages to `owner`, the session's worker.
+    """Accepts connections. Passes each connection, and the messages that arrive on it, to `owner`, the `SessionWorker`.
 
     Use it in the event loop only. `close` can be called at any time.
     """

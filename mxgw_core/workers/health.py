@@ -56,7 +56,7 @@ class Health:
         return self._interval_s / TICKS_PER_HEARTBEAT
 
     def heard(self) -> None:
-        """Note that a message of the worker arrived."""
+        """Call this when a message of the worker has arrived. The silence then starts again from zero."""
         self._heard = True
         self._last_heard = time.monotonic()
 

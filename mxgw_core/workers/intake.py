@@ -28,15 +28,17 @@ class Intake:
         self._refill_head = 0
 
     def resume_after(self, hello: w.Hello) -> int:
-        """Return the sequence after which the worker with this Hello should send events."""
+        """Return the sequence after which the worker should send events. `hello` is the worker's first message."""
         if self._refills:
-            # The worker should send its whole outbox. The worker has not proved itself yet, so this number can be
-            # wrong.
+            # The worker should send everything that its outbox holds. It has not proved yet that it knows the secret,
+            # so `outbox_oldest` can be any number.
             return max(0, hello.outbox_oldest - 1)
         return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
 
     def welcomed(self, hello: w.Hello) -> None:
-        """Prepare the log for the events of the worker with this Hello, whose connection was accepted."""
+        """Prepare the log for the events of a worker whose connection was accepted. `hello` is the worker's first
+        message.
+        """
         self._distributor.epoch = hello.epoch
         if self._refills:
             self._distributor.refill_after(self.resume_after(hello))
@@ -67,9 +69,9 @@ class Intake:
         reason = lost.reason if lost.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
         gap = Gap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
         if self._refills and reason == GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN:
-            # The worker's outbox overwrote these events between the Hello and the first block. Like all events before
-            # the Hello, perhaps subscribers received them from the earlier gateway, or a history store has them. So the
-            # log begins behind these events, and has no gap for them.
+            # The worker's outbox dropped these events after the worker connected (Hello message) and before it sent its
+            # first block of events. Perhaps subscribers received these events from the earlier gateway, or a history
+            # store has them. So the log begins after these events, and has no gap for them.
             self._distributor.begin_behind(gap)
         else:
             self._distributor.append_gap(gap)

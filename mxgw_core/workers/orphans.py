@@ -36,8 +36,9 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanDecision]]:
 
 
 def decide(orphan: Orphan, plugins: PluginHost) -> OrphanDecision:
-    """Return the decision about an orphan. An orphan is adopted when at least one plugin says ADOPT, and no plugin
-    answers anything else or fails.
+    """Return the decision about an orphan. An orphan that cannot be adopted, because it was never ready, its session
+    was ending, or its session was one of the gateway itself, is ended. For any other orphan the plugins are asked. It
+    is adopted when at least one plugin says ADOPT, and no plugin answers anything else or fails.
     """
     if orphan.closing is not None:
         return _ended(orphan.closing_detail or "its end had begun when the gateway stopped", orphan.closing)

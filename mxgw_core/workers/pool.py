@@ -1,7 +1,7 @@
 """Spare workers: worker processes that are started before a session needs them.
 
 A spare has already imported its modules, so that a session with this worker opens within some milliseconds. A spare has
-no session, no secret and no settings. It waits for the start-up frame that every worker gets. With this frame it
+no session, no secret and no settings. It waits for the start-up message that every worker gets. With this message it
 becomes a worker like any other: plugins are called for it, it makes the same handshake, and a later gateway can adopt
 it. A process that is still a spare is never adopted, because no plugin knows it. It exits when its standard input is
 closed, at the latest when this gateway ends.
@@ -24,17 +24,20 @@ from mxgw_core.workers.startup import startup_payload
 
 log = logging.getLogger(__name__)
 
-# A spare whose imports take longer than this is replaced.
+# A spare worker whose imports take longer than this is replaced.
 _READY_TIMEOUT_S = 60.0
-# Shortest and longest pause before a new spare is started in place of one that ended by itself. Each pause is twice as
-# long as the one before. After a session has used a spare there is no pause any more.
+# The shortest and the longest pause, in seconds, before a spare worker that ended by itself is replaced by a new one.
+# Each pause is twice as long as the pause before. As soon as a session has used a spare worker, there is no pause until
+# the next failure.
 _PAUSES_S = (0.5, 30.0)
-# A dismissed spare that has not ended after this time is killed.
+# A spare worker that was asked to exit, and has not ended after this time, is killed.
 _LEAVE_S = 2.0
 
 
 class Spare:
-    """A worker process without a session. A session that uses this process gets its log file too."""
+    """A spare worker: a process that has no session yet. A session that uses the process also takes over the log file
+    of the process.
+    """
 
     def __init__(self, log_file: Path, kind: str) -> None:
         self.log_file = log_file
@@ -58,12 +61,12 @@ class Spare:
 
 
 class WarmPool:
-    """Starts workers, and keeps `size` spares as long as `run` runs. Use it in the event loop only.
+    """Starts workers, and keeps `size` spare workers ready as long as `run` runs. Use it in the event loop only.
 
     Args:
         parallel: how many workers are allowed to start at the same time; more would only slow each other down.
-        kind: the kind of backend that spares import.
-        new_log: makes the path of a new spare's log.
+        kind: the kind of backend whose modules a spare worker imports.
+        new_log: returns the path of the log file for a new spare worker.
     """
 
     def __init__(self, size: int, kind: str, new_log: Callable[[str], Path], *, parallel: int = 1) -> None:
@@ -73,21 +76,21 @@ class WarmPool:
         self._new_log = new_log
         self._spares: list[Spare] = []
         self._pause_s = 0.0
-        # Set when there are perhaps too few spares; cleared by `run`.
+        # Set when there are perhaps too few spare workers; cleared by `run`.
         self._wanted = asyncio.Event()
         self._wanted.set()
-        # Completed by `stop`.
+        # Completed by `stop`; `run` then ends.
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def ready(self) -> int:
-        """The number of spares that have imported their modules and have not ended."""
+        """The number of spare workers that have imported their modules and have not ended."""
         return sum(spare.ready.done() and spare.process.is_alive() for spare in tuple(self._spares))
 
     @asynccontextmanager
     async def start_slot(self) -> AsyncIterator[None]:
         """Wait for one of the `parallel` slots, and occupy the slot while the block runs. After the block, `run` starts
-        the missing spares.
+        the missing spare workers.
 
         The slots bound the load on the processor. A worker that waits for a slow source causes no load, so the block
         should end before this wait.
@@ -101,13 +104,14 @@ class WarmPool:
     def start(
         self, startup: WorkerStartup, log_file: Path, on_started: Callable[[WorkerProcess], None]
     ) -> WorkerProcess:
-        """Return a process that has got the start-up message: a spare if there is one, otherwise a new process.
+        """Return a process to which the start-up message was sent: a spare worker if there is one, otherwise a new
+        process.
 
         `on_started` is called before the message is sent, see `WorkerProcess.send_startup`.
 
         Raises:
             OSError: the process could not be started.
-            StartupTooLarge: the backend options are larger than the start-up frame may be.
+            StartupTooLarge: the start-up message is too large, because of the options of the backend.
         """
         payload = startup_payload(startup)
         process = self.take(log_file) or WorkerProcess.launch(log_file)
@@ -115,10 +119,10 @@ class WarmPool:
         return process
 
     def take(self, log_file: Path) -> WorkerProcess | None:
-        """Return the process of a running spare, if possible of a ready one; None when there is no spare.
+        """Return the process of a spare worker, if possible of one that is ready; None when there is no spare worker.
 
-        The log of the spare is moved to `log_file`. A new spare is started only after `refill` was called, because the
-        start of another process would slow down the session that is opening.
+        The log file of the spare worker is renamed to `log_file`. A new spare worker is started only after `refill` was
+        called, because the start of another process would slow down the session that is opening.
         """
         self._spares.sort(key=lambda spare: not spare.ready.done())
         while self._spares:
@@ -136,23 +140,23 @@ class WarmPool:
         return None
 
     def refill(self) -> None:
-        """Make `run` start the missing spares."""
+        """Make `run` start the missing spare workers."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Make `run` dismiss every spare. `run` returns when all spares have ended."""
+        """Make `run` end all spare workers and then return."""
         if not self._stopped.done():
             self._stopped.set_result(None)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Start spares one after another, and replace each spare that ends. After `stop`, dismiss all spares."""
+        """Start spare workers one after another, and replace each that ends. After `stop`, end all of them."""
         try:
             while not self._stopped.done():
                 await self._wanted.wait()
                 self._wanted.clear()
-                # This starts only the spares that are missing now. When a session uses a spare during the loop, a later
-                # `refill` starts the replacement.
+                # This loop starts only the spare workers that are missing now. When a session uses one during the loop,
+                # the next `refill` makes `run` start the replacement.
                 for _ in range(self._size - len(self._spares)):
                     if not self._stopped.done():
                         await self._add()
@@ -186,7 +190,7 @@ class WarmPool:
         if self._stopped.done():
             spare.log_file.unlink(missing_ok=True)
             return
-        kept = self._new_log("ended")  # always the same file: only the log of the last spare that ended is kept
+        kept = self._new_log("ended")  # always the same name, so only the newest log file is kept
         with contextlib.suppress(OSError):
             spare.log_file.replace(kept)
         self._failed(f"ended with exit code {code}; its log is {kept}")

@@ -103,10 +103,10 @@ class WorkerProcess:
         return cls(popen, asyncio.get_running_loop())
 
     def send_startup(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
-        """Send the start-up frame (see `startup_payload`), which makes the process a worker.
+        """Send the start-up message, which makes the process a worker. `payload` comes from `startup_payload`.
 
-        `on_started` is called before the frame is sent. So if this gateway dies during `on_started`, the process gets
-        no frame and exits. When `on_started` raises an error, the process is killed and the error is raised again.
+        `on_started` is called before the message is sent. So if this gateway dies during `on_started`, the process gets
+        no message and exits. When `on_started` raises an error, the process is killed and the error is raised again.
         """
         stdin = self._popen.stdin
         assert stdin is not None
@@ -125,7 +125,7 @@ class WorkerProcess:
             pass  # the process has ended already; `exited` reports this
 
     def dismiss(self) -> None:
-        """Close the standard input of a process that got no start-up frame. The process then exits by itself."""
+        """Close the standard input of a process that got no start-up message. The process then exits by itself."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
@@ -169,7 +169,8 @@ class WorkerProcess:
     def leave(self) -> None:
         """Stop watching the process. The process goes on when this gateway ends."""
         self.close()
-        # Popen warns when it is deleted while its process runs. With a return code it believes that the process ended.
+        # When a Popen object is deleted while its process runs, Python prints a warning. An object that has a return
+        # code counts as ended and causes no warning.
         self._popen.returncode = 0
 
     def close(self) -> None:
@@ -259,7 +260,7 @@ async def end_process(
 
     The process is asked to exit by calling `ask`, which sends a message over the worker's connection. When `ask` is
     None because there is no connection, the process gets SIGTERM. It is killed when it has not exited after `grace_s`
-    seconds, and at once when it `is_stuck`.
+    seconds, and at once when `is_stuck` is true.
     """
     if process.exited.done():
         return
@@ -282,8 +283,8 @@ async def end_process(
 def end_in_words(code: int | None, goodbye: Goodbye | None) -> str:
     """Return a sentence that says how a worker process ended.
 
-    `code` is the exit code, negative for the number of a signal, None when it is not known. `goodbye` is the worker's
-    last message; None when there was no such message.
+    `code` is the exit code; None when it is not known. When a signal ended the process, `code` is the negative number
+    of the signal. `goodbye` is the worker's last message; None when there was no such message.
     """
     said = f" ({printable(goodbye.detail or goodbye.reason, 300)})" if goodbye is not None else ""
     if code is None:

@@ -389,7 +389,7 @@ class SessionWorker:
                 raise self._broken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     def hold(self, on: bool) -> None:
-        """Stop reading messages of the worker (`on`), or resume. Meanwhile the worker does not count as silent."""
+        """Stop reading from the worker if `on`, otherwise resume. Until then the worker does not count as silent."""
         self._held = on
         if self._connection is not None:
             self._connection.hold(on)

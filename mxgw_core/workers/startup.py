@@ -1,4 +1,4 @@
-"""Makes the start-up message of a worker from the settings, and the frame that carries it to the standard input."""
+"""Makes a worker's start-up message from the settings, and encodes it for the standard input of the process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mxgw_core.config.models import Settings
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 
-# The largest start-up frame. It must fit into the buffer of the pipe, so that writing never blocks. The buffer has
-# 64 KiB on Linux. Source: pipe(7).
+# The largest encoded start-up message. It must fit into the buffer of the pipe, so that writing never blocks. The
+# buffer has 64 KiB on Linux. Source: pipe(7).
 _STARTUP_BYTES = 60 * 1024
 
 
 class StartupTooLarge(ValueError):
-    """The options of the backend are too large for the start-up frame."""
+    """The start-up message is too large, because of the options of the backend."""
 
 
 def startup_payload(startup: WorkerStartup) -> bytes:
-    """Return the start-up frame for `WorkerProcess.send_startup`.
+    """Return the bytes of a start-up message, for `WorkerProcess.send_startup`.
 
     Raises:
-        StartupTooLarge: the backend options are too large for the frame.
+        StartupTooLarge: the message is too large, because of the options of the backend.
     """
     payload = frame(startup.SerializeToString())
     if len(payload) > _STARTUP_BYTES:

@@ -1,4 +1,4 @@
-"""The steps of a worker's life, in order. Plugins are called at most steps, and tests can make the gateway die at them.
+"""The steps of a worker's life, in order. Most are reported to plugins; at each, a test can kill the gateway.
 
 See `mxgw_core.failpoints` for the names of the steps.
 """
@@ -59,11 +59,11 @@ class WorkerSteps:
         reach("spawn:after-pid")
 
     def startup_sent(self) -> None:
-        """The start-up message was sent to the process. This is a step for tests only."""
+        """Call this when the process was sent the start-up message. No plugin is called: only tests use this step."""
         reach("spawn:after-startup")
 
     def welcomed(self) -> None:
-        """The worker's connection was accepted. This is a step for tests only."""
+        """Call this when the worker's connection was accepted. No plugin is called: only tests use this step."""
         reach(f"{self._phase}:after-welcome")
 
     def ready(self, worker: WorkerIdentity) -> None:
@@ -79,7 +79,9 @@ class WorkerSteps:
         reach("close:after-manifest")
 
     def exited(self, worker_exit: WorkerExit) -> None:
-        """Report that the worker process has ended, or that it was announced and never started."""
+        """Report that the worker process has ended, or was never started. Nothing is reported when plugins do not know
+        the worker.
+        """
         if self._is_announced:
             reach("close:after-exit")
             self._plugins.ask("mxgw_worker_exited", worker_exit=worker_exit)

@@ -1,4 +1,4 @@
-"""One gRPC call of a stream, read frame by frame, with checks of what comes.
+"""One gRPC call of a stream: reads the frames one by one, and checks them.
 
 An `Attempt` detects when the gateway has become silent, when the call has ended, and when a frame breaks the contract.
 `resume.ResumingStream` makes one attempt after another. A reader that is cancelled while it waits for a frame loses
@@ -52,7 +52,8 @@ class SnapshotEndFrame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamKind(Generic[F]):
-    """Describes one of the two kinds of stream: events or alarms. `F` is the type of the frames that only it has.
+    """Describes one of the two kinds of stream: events or alarms. `F` is the type of the frames that only this kind of
+    stream has.
 
     Attributes:
         name: the name of the RPC, for error texts.
@@ -209,7 +210,7 @@ class Attempt(Generic[F]):
         _cancel(self._read, self._call)
 
     async def wait_cancelled(self) -> None:
-        """Wait until the task that reads has ended. Call `cancel` first."""
+        """Call this after `cancel`. It returns when the task that waits for the next message has ended."""
         if self._read is not None:
             await asyncio.wait((self._read,))
 

@@ -125,7 +125,7 @@ class Calls:
             channel.calls -= 1
 
     def deadline_s(self, timeout_s: float | None) -> float:
-        """Return `timeout_s`, or the `timeout_s` given to `connect` when it is None.
+        """Return the argument `timeout_s`; when it is None, return the `timeout_s` that was given to `connect`.
 
         Raises:
             ConnectionOptionError: `timeout_s` is not greater than 0.
@@ -152,7 +152,7 @@ class Calls:
     async def renew(self, generation: int) -> None:
         """Replace the channel, because its connection is dead and gRPC has not noticed.
 
-        Nothing is replaced when the present channel is no longer that of `generation`: another stream has already
+        Nothing is replaced when `generation` is not the present generation any more, because another stream has already
         called this. The calls on the old channel are not cancelled, because some of them perhaps still work.
         """
         if generation == self.generation:
@@ -175,7 +175,7 @@ class Pages(AsyncIterator[PageT]):
     """Iterates over the pages of a list, and requests each page only when the loop needs it.
 
     `ask` sends `request` and returns a page; the `page_token` of `request` is set here before each call of `ask`. This
-    is an object, because a generator would have to be closed after a `break`.
+    is a class and not a generator, because a generator would have to be closed after a `break`.
     """
 
     def __init__(self, request: PagedRequest, ask: Callable[[], Awaitable[PageT]]) -> None:

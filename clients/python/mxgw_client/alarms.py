@@ -151,7 +151,7 @@ class Acknowledgement:
 
 
 class AlarmList:
-    """A list of the active alarms, kept up to date by `apply`. Pass every item of an `AlarmStream` to `apply`.
+    """A list of the active alarms, kept up to date by `apply`. Pass everything that an `AlarmStream` yields to `apply`.
 
     Attributes:
         provider: the provider that reports the alarms; None before the first snapshot.
@@ -166,7 +166,7 @@ class AlarmList:
         self.is_complete = False
 
     def apply(self, item: AlarmItem) -> None:
-        """Update the list with one item of the stream."""
+        """Update the list. `item` is an alarm change or a frame that an `AlarmStream` has yielded."""
         match item:
             case AlarmSnapshot(alarms=alarms):
                 self._arriving = self._arriving or {}

@@ -108,7 +108,7 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[SubscribeOutcome]:
-        """Add and advise every reference; with `supervisory` by AdviseSupervisory."""
+        """Add and advise every reference. If `supervisory` is True, the items are advised with AdviseSupervisory."""
         server = await self._server(server_handle)
         pairs = [_pair(reference) for reference in references]
         command = commands_pb2.SubscribeBulkCommand(

@@ -266,7 +266,7 @@ class FeatureNotEnabled(GatewayRefusal):
 
 
 class InternalError(GatewayRefusal):
-    """The gateway has a bug. The text contains an id with which its log lists the details."""
+    """The gateway has a bug. The text contains an id under which the gateway's log has the details."""
 
 
 class StreamStale(MxgwClientError):

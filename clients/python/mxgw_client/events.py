@@ -143,7 +143,7 @@ class DataChange(EventView):
 
 
 class WriteComplete(EventView):
-    """The event OnWriteComplete. The worker finds the write to which it belongs."""
+    """The event OnWriteComplete. The worker finds out to which write the event belongs."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The control frames: the items of a stream that are not events but report something about the stream itself."""
+"""The control frames: what a stream yields besides events, for example gaps, heartbeats and snapshots."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ class Draining:
 class StreamCut:
     """The stream was cut, and the client will open it again. This frame comes from the client, not from the gateway.
 
-    The next item of the stream is a StreamOpened. Until then the last values are perhaps out of date. `error` says why
-    the stream was cut. The stream will go on after `position`. The first attempt to open it is made in `retry_in_s`
+    The stream then yields a StreamOpened. Until then the last values are perhaps out of date. `error` says why the
+    stream was cut. The stream will go on after `position`. The first attempt to open it is made in `retry_in_s`
     seconds.
     """
 

@@ -122,7 +122,7 @@ class Reading(ItemOutcome):
 def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -> Reading:
     """Return the result of `read_bulk` for one item.
 
-    Its statuses are those of the call. When the call has no statuses, they are those of the value.
+    The `statuses` of the Reading are the statuses of the call; if there are none, the statuses of the value.
     """
     change: events_pb2.DataChange = message.value
     return Reading(

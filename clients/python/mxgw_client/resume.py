@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 # stream is dead, or is adopting its workers after a restart.
 _TEMPORARY = (GatewayUnreachable, CallTimedOut, SessionNotReady, SubscriberExists, SubscriberLimitReached)
 _TEMPORARY_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
-# The overflow policy that sends a snapshot after each of its gaps.
+# The name of the overflow policy that sends a snapshot after each gap that it makes.
 _RESYNC = "resync"
 
 F = TypeVar("F")
@@ -228,7 +228,9 @@ class ResumePoint:
             self.snapshot_owed = True
 
     def _advance(self, position: Position) -> None:
-        """Set `position`, unless the new position belongs to another epoch than the stream or lies before the old."""
+        """Set `position`, unless the new position belongs to another epoch than the stream or lies before the old
+        position.
+        """
         assert self._opened is not None
         before = self.position
         if position.epoch != self._opened.position.epoch:
@@ -242,7 +244,7 @@ class _Waiting:
     """The stream was cut, and the next attempt begins at the time `until_s` of the event loop.
 
     `dead_generation` is the generation of the gRPC channel to replace before the attempt, because its connection is
-    dead and gRPC has not noticed. None when the channel can be used again.
+    dead and gRPC has not noticed. It is None when the channel can be used again.
     """
 
     until_s: float

@@ -173,7 +173,7 @@ class Session(BulkCalls):
         position_file: Path | str | None = None,
         position_interval_s: float = POSITION_INTERVAL_S,
     ) -> EventStream:
-        """Return a new stream of the session's events. It opens at `async with`, or when the first item is read.
+        """Return a new stream of the session's events. It opens at `async with`, or when the application reads from it.
 
         After a cut the stream opens again by itself and goes on after the last event that the application got. With
         `resume=None` a cut ends the stream; the application can then open another one with
@@ -190,11 +190,11 @@ class Session(BulkCalls):
             resume: the delays and limits for opening the stream again after a cut.
             position_file: a file in which the client stores the position for the next run of the program. If it already
                 contains a position, the stream begins after that position, and `start` is ignored. The stored position
-                covers the events that the application has processed. An event counts as processed when the
-                application asks for the next item or closes the stream. A new run of the program gets the id of the
+                covers the events that the application has processed. An event counts as processed when the application
+                asks for the next event or frame, or closes the stream. A new run of the program gets the id of the
                 session to attach to from `read_position_file`.
             position_interval_s: the file is written at most once in this many seconds. With 0 it is written each time
-                the application asks for the next item.
+                the application asks for the next event or frame.
 
         Raises:
             PositionFileError: the file is unreadable, has other content, or belongs to another session.

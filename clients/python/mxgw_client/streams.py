@@ -93,7 +93,7 @@ class EventStream(AsyncIterator[StreamItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
+        """The newest StreamOpened, also while the stream is cut; None before the first one."""
         return self._stream.opened
 
     @property
@@ -164,7 +164,9 @@ class EventStream(AsyncIterator[StreamItem]):
         return _Batches(self)
 
     def _note(self) -> None:
-        """Store the position in the position file: whoever asks for the next item has processed the one before."""
+        """Store the position in the position file. This is called when the application asks for the next event or
+        frame, which shows that it has processed everything before.
+        """
         assert self._file is not None
         self._file.note(self.position, snapshot_owed=self.snapshot_owed)
 
@@ -180,7 +182,7 @@ class EventStream(AsyncIterator[StreamItem]):
         return await self._stream.next_frame()
 
     async def open(self) -> StreamOpened:
-        """Open the stream and return its StreamOpened. Iterating yields this frame once more, as its first item.
+        """Open the stream and return its StreamOpened. An iteration over the stream begins with the same frame.
 
         Raises:
             GatewayRefusal, SessionEnded, GatewayUnreachable, CallTimedOut: the stream could not be opened.
@@ -225,9 +227,9 @@ class EventStream(AsyncIterator[StreamItem]):
 
 
 class _Batches(AsyncIterator[Frame]):
-    """What `EventStream.batches` returns.
+    """The iterator that `EventStream.batches` returns.
 
-    An object, because a generator would have to be closed after a `break`, and this iterator needs no cleaning up.
+    This is a class and not a generator, because a generator would have to be closed after a `break`.
     """
 
     def __init__(self, stream: EventStream) -> None:
@@ -297,12 +299,13 @@ ALARMS: StreamKind[_AlarmFrame] = StreamKind(
 class AlarmStream(AsyncIterator[AlarmItem]):
     """The alarms of the plant, in order; made by `Gateway.alarms`.
 
-    Use the stream in an `async with` block, which closes it at the end. The first item is a StreamOpened. With the
+    Use the stream in an `async with` block, which closes it at the end. The stream begins with a StreamOpened. With the
     default `start` the active alarms follow, as some `AlarmSnapshot`s and a `SnapshotComplete`, and then the changes.
 
     When the stream is cut, the loop gets a `StreamCut`. The client then opens the stream again (see `ResumePolicy`) and
-    goes on after the last item that the application got. If changes were lost, a `Gap` comes, and then a new snapshot
-    of the active alarms (unless `on_gap` was set to something else). Only one task at a time is allowed to read.
+    goes on after the last alarm change or frame that the application got. If changes were lost, a `Gap` comes, and then
+    a new snapshot of the active alarms (unless `on_gap` was set to something else). Only one task at a time is allowed
+    to read.
     """
 
     def __init__(
@@ -323,14 +326,15 @@ class AlarmStream(AsyncIterator[AlarmItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
+        """The newest StreamOpened, also while the stream is cut; None before the first one."""
         return self._stream.opened
 
     @property
     def position(self) -> Position | None:
-        """The position of the last item that the application got. Store it only after the item is processed.
+        """The position of the last alarm change or control frame that the application got.
 
-        It is None when the application got nothing yet and `start` names no position.
+        It is None when the application got nothing yet and `start` names no position. Store it only after the alarm
+        change is processed.
         """
         return self._point.position
 
@@ -350,7 +354,7 @@ class AlarmStream(AsyncIterator[AlarmItem]):
             self._rest.extend(frame.raw)
 
     async def open(self) -> StreamOpened:
-        """Open the stream and return its StreamOpened. Iterating yields this frame once more, as its first item.
+        """Open the stream and return its StreamOpened. An iteration over the stream begins with the same frame.
 
         Raises:
             GatewayRefusal, GatewayUnreachable, CallTimedOut: the stream could not be opened.

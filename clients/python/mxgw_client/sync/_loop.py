@@ -66,7 +66,7 @@ class LoopThread:
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Yield the items of an async iterator. Each item is requested only when the caller needs it."""
+        """Yield what an async iterator yields. Each step of the iterator is made only when the caller needs it."""
         while True:
             try:
                 item = self.run(_step(items))

@@ -1,4 +1,4 @@
-"""A session without `await`. Its methods have the names and results of those of `mxgw_client.Session`."""
+"""A session without `await`. Its methods have the same names and results as the methods of `mxgw_client.Session`."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Session:
         )
         return EventStream(self._loop, stream, file)
 
-    # The 18 methods
+    # The 18 methods of MXAccess
 
     def register(self, client_name: str = "", *, timeout_s: float | None = None) -> int:
         return self._run(self._session.register(client_name, timeout_s=timeout_s))

@@ -43,7 +43,7 @@ class EventStream(Iterator[StreamItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
+        """The newest StreamOpened, also while the stream is cut; None before the first one."""
         return self._stream.opened
 
     @property
@@ -61,7 +61,9 @@ class EventStream(Iterator[StreamItem]):
         return self._position if self._last_event is None else self._last_event.position
 
     def _note(self) -> None:
-        """Store the position in the position file: whoever asks for the next item has processed the one before."""
+        """Store the position in the position file. This is called when the application asks for the next event or
+        frame, which shows that it has processed everything before.
+        """
         if self._file is not None:
             self._file.note(self.position, snapshot_owed=self._snapshot_owed)
 
@@ -163,12 +165,12 @@ class AlarmStream(Iterator[AlarmItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
+        """The newest StreamOpened, also while the stream is cut; None before the first one."""
         return self._stream.opened
 
     @property
     def position(self) -> Position | None:
-        """The position of the last item that the application got.
+        """The position of the last alarm change or control frame that the application got.
 
         It is None when the application got nothing yet and `start` names no position.
         """
@@ -209,7 +211,7 @@ class AlarmStream(Iterator[AlarmItem]):
 
 
 async def _step(stream: asynchronous.AlarmStream) -> tuple[AlarmItem, Position | None]:
-    """Return the next item together with the position of the stream after this item.
+    """Return the next alarm change or control frame, and the position of the stream after it.
 
     The position is read here, in the thread of the loop, because another step could move it before the caller reads it.
     """
