@@ -142,15 +142,16 @@ class Distributor:
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     def totals(self) -> StreamTotals:
-        """Return what the session got from its worker, and what it delivered to subscribers; internal readers do not
-        count.
+        """Return what the session got from its worker, and what it delivered to subscribers.
+
+        What internal readers got is not counted.
         """
         totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.counts.copy())
         totals.replayed.add(self.counts.replayed)
         for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
             totals.given.add(given)
         if stalled_ms := self._overflow.stalled_ms:
-            # the current stop of the events is in `self.counts` only after it has ended
+            # The current stop of the events is in `self.counts` only after it has ended.
             totals.counts[STALL,] += stalled_ms
         return totals
 
@@ -250,7 +251,10 @@ class Distributor:
     # The next methods report and free memory.
 
     def memory(self) -> MemoryUse:
-        """Return how much memory the session uses for events. Whoever uses memory for a new purpose must add it here."""
+        """Return how much memory the session uses for events.
+
+        When code begins to use memory for a new purpose, this memory must be added here.
+        """
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
         return MemoryUse(
@@ -357,8 +361,9 @@ class Distributor:
         return self._filters.setdefault(own.filters, own) if own.is_standing else own
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
-        """Attach an internal reader, for example the dashboard; it gets only new events, and is not counted as a
-        subscriber.
+        """Attach an internal reader, for example the dashboard.
+
+        An internal reader gets only new events, and is not counted as a subscriber.
 
         Raises:
             GatewayError: the session has ended.

@@ -94,8 +94,7 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
 
 
 def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError:
-    """Return the error for a stream that is cut off, because its reader did not read the queued events within
-    `drain_s`.
+    """Return the error for a stream that is cut off, because its reader has read nothing for `drain_s`.
 
     `error` is the error with which the stream was about to end. If it is a `SubscriberOverflow`, a copy is returned
     that says that the loss begins behind `written`, the last sequence written to the transport. Any other error is

@@ -34,8 +34,8 @@ class SnapshotAt:
     def due(self, delivered: int) -> SnapshotWanted | SnapshotDue | None:
         """Return what to do before the next piece, for a reader that was handed everything up to `delivered`.
 
-        None means that the next piece comes first. When a gap has passed the snapshot's place, a new snapshot is
-        fetched, because the old one lacks values that were lost in the gap.
+        None means that the reader gets the next piece first. When a gap covers the snapshot's position and reaches
+        beyond it, a new snapshot is fetched, because the old one lacks values that were lost in the gap.
         """
         if self.is_fetching or (self._position is not None and delivered < self._position):
             return None
@@ -45,7 +45,7 @@ class SnapshotAt:
         return SnapshotWanted()
 
     def feed(self, piece: Piece) -> tuple[Piece, ...]:
-        """Return the piece, or its two parts if the snapshot's place lies within it."""
+        """Return the piece; if the snapshot must be sent in the middle of it, return its two parts."""
         position = self._position
         if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
             return piece.split(position)

@@ -126,9 +126,7 @@ class Source:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory the reader's events outside the log use, and the objects that hold these
-        events.
-        """
+        """About how many bytes of memory the reader's unread events outside the log use."""
         own = self.backlog.memory_bytes if self.backlog is not None else 0
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
@@ -354,7 +352,7 @@ class Gathering(Source):
         return not _exceeds(self.gathered.others - free_events, limits.events) and not _exceeds(size, limits.bytes)
 
     def _granted_unread(self, granted: Granted) -> tuple[int, int]:
-        # an upper bound, because newer events have replaced some of them
+        # An upper bound, because newer events have replaced some of them.
         return granted.unread_events, granted.unread_bytes
 
 
@@ -446,8 +444,9 @@ def settled(source: Source) -> Source:
 
 
 def set_aside(source: Source) -> Aside | Gathering:
-    """Move everything unread to the backlog of a state, and return this state. `source` must be neither `Refusing` nor
-    `Ending`.
+    """Return a state that has everything unread in its backlog.
+
+    `source` must be neither `Refusing` nor `Ending`.
     """
     aside = settled(source)
     assert isinstance(aside, Aside | Gathering)

@@ -142,7 +142,10 @@ class Subscriber:
 
     @property
     def unread(self) -> Unread:
-        """How many events are unread, their bytes and their age; old events that the reader asked for are counted too."""
+        """The number, the bytes and the age of the unread events.
+
+        The old events that the reader asked for when it attached are counted too.
+        """
         return self.source.unread()
 
     @property
@@ -152,9 +155,7 @@ class Subscriber:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory the reader's events outside the log use, and the objects that hold these
-        events.
-        """
+        """About how many bytes of memory the reader's unread events outside the log use."""
         staged = sum(piece.batch_bytes for piece in self._staged if isinstance(piece, Chunk))
         return self.source.memory_bytes + staged
 
@@ -173,8 +174,9 @@ class Subscriber:
         return self.source.is_over(self.limits, self._granted_now())
 
     def fits(self) -> bool:
-        """Whether the events that remain after conflating are within the limits; True when the policy does not
-        conflate.
+        """Whether the events that remain after conflating are within the limits.
+
+        True when the reader's events are not conflated.
         """
         return not isinstance(self.source, Gathering) or self.source.fits(self.limits, self._granted_now())
 
@@ -236,7 +238,7 @@ class Subscriber:
     def snapshot_fetched(self, position: int) -> None:
         """Record that the wanted snapshot was fetched, and that it shows the values as of `position`."""
         if self._snapshot is not None and self._snapshot.is_fetching:
-            # if no snapshot is being fetched any more, this call is ignored
+            # Ignored if another snapshot was wanted meanwhile, which must still be fetched.
             self._snapshot.fetched(position)
 
     def feed(self, older: Piece) -> None:

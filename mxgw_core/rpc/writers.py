@@ -55,7 +55,10 @@ class ResponseWriter(ResponseStream, Protocol):
 
 
 class GrpcStream:
-    """The response messages of one gRPC call. With `drives`, they are written without a task, see `can_drive`."""
+    """Writes the response messages of one gRPC call.
+
+    With `drives`, no task is used for this (see the module's docstring).
+    """
 
     __slots__ = ("_begun", "_context", "_coroutine", "_drives", "_pending", "on_writable", "unsent_bytes")
 
@@ -63,8 +66,8 @@ class GrpcStream:
         self._context = context
         self._drives = drives
         self._begun = False
-        # The coroutine of the last write, if it is driven here. `_pending` is the future that this coroutine waits for;
-        # without driving it is the task that writes.
+        # The coroutine of the last write, if writes are driven; else None. `_pending` is the future that this coroutine
+        # waits for, or the task that writes if writes are not driven.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._pending: asyncio.Future[Any] | None = None
         self.on_writable: Callable[[BaseException | None], None] = _nobody
@@ -96,7 +99,7 @@ class GrpcStream:
         return False
 
     def _go_on(self) -> bool:
-        """Run grpc's write until it waits for something; return True when the write has ended instead."""
+        """Run grpc's write until it must wait, or has ended; return whether it has ended."""
         assert self._coroutine is not None
         try:
             future: asyncio.Future[Any] = self._coroutine.send(None)
@@ -139,12 +142,15 @@ class GrpcStream:
         pending.remove_done_callback(self._resume if self._drives else self._task_ended)
         pending.cancel()
         if self._drives and self._coroutine is not None:
-            with suppress(BaseException):  # ends the coroutine in the same way as the cancellation of a task
+            with suppress(BaseException):  # this ends the coroutine as if it were a task that is cancelled
                 self._coroutine.throw(asyncio.CancelledError())
 
 
 def can_drive() -> bool:
-    """Return whether writes can be driven without tasks; log a warning if not. Needs a running event loop."""
+    """Return whether writes can be driven (see the module's docstring); log a warning if not.
+
+    Must be called in a running event loop.
+    """
     problem = _problem_with_driving()
     if problem:
         log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
@@ -175,7 +181,7 @@ async def _waiting_for(future: asyncio.Future[None]) -> None:
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, this takes effect after the step."""
+    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, the caller ends after the step."""
     task = asyncio.get_running_loop().create_task(step)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
