@@ -2,6 +2,8 @@
 
 The distributor never waits for a reader. Readers that are over their limits are handed to `events.overflow`, which asks
 their policies.
+
+The module has more than 400 lines, because everything that changes the log or the list of its readers is in one class.
 """
 
 from __future__ import annotations

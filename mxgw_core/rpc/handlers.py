@@ -47,8 +47,8 @@ _T = TypeVar("_T")
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-# A function that reads and checks a request. It counts a large request in the gateway's memory; when the call ends, the
-# `ExitStack` ends this.
+# A function that reads and checks a request. It counts a large request in the gateway's memory. When the call ends, the
+# `ExitStack` subtracts the request again.
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any], ExitStack], Awaitable[tuple[Any, Call]]]
 
 

@@ -49,8 +49,8 @@ class GrpcServer:
             options=(
                 *_KEEPALIVE,
                 ("grpc.max_receive_message_length", limits.message_bytes),
-                # GRPC must not refuse to send any message, because the code that makes a message limits its size
-                # already. A frame of a stream is a little larger than the events in it.
+                # The code that makes a message limits its size already, so gRPC must not refuse any of these messages.
+                # A frame of a stream is a little larger than the events in it.
                 ("grpc.max_send_message_length", limits.message_bytes + 64 * 1024),
                 ("grpc.max_concurrent_streams", limits.connection_streams),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
