@@ -320,8 +320,8 @@ class Distributor:
         if self.end_error is not None:
             raise self.end_error
         place = self.decide(start, older_until)
-        if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
-            lost, self.never_delivered = self.never_delivered, None
+        lost = self.never_delivered if start is Start.OLDEST_RETAINED else None
+        if lost is not None:
             # Events that the log has forgotten after this gap was recorded are lost as well. So the gap ends where the
             # log begins.
             gap = replace(lost, last=max(lost.last, place.cursor))
@@ -343,6 +343,8 @@ class Distributor:
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()
         self._was_attached = True
+        if lost is not None:
+            self.never_delivered = None
         if place.was_resuming:
             self.counts.count(RESUMES, str(place.recovered).lower())
             self.counts.replayed.observe(subscriber.unread.events)

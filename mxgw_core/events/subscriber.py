@@ -235,13 +235,15 @@ class Subscriber:
 
         The snapshot is then sent after the events up to the snapshot's position.
         """
-        self._snapshot = SnapshotAt()
+        if self._snapshot is None:
+            self._snapshot = SnapshotAt()
+        else:
+            self._snapshot.want_again()
         self.wake()
 
     def snapshot_fetched(self, position: int) -> None:
         """Record that the wanted snapshot was fetched, and that it shows the values as of `position`."""
-        if self._snapshot is not None and self._snapshot.is_fetching:
-            # Ignored if another snapshot was wanted meanwhile, which must still be fetched.
+        if self._snapshot is not None:
             self._snapshot.fetched(position)
 
     def feed(self, older: Piece) -> None:
@@ -317,14 +319,11 @@ class Subscriber:
         return True
 
     def _due_snapshot(self, snapshot: SnapshotAt) -> SnapshotWanted | SnapshotDue | None:
-        due = snapshot.due(self.delivered)
+        due = snapshot.due(self.delivered, is_ending=self.end_error is not None)
         if isinstance(due, SnapshotDue):
             if self._opens_with_gap():
                 return None
             self._snapshot = None
-        elif due is not None and self.end_error is not None:
-            self._snapshot = None  # the stream ends before it could reach the position of a new snapshot
-            return None
         return due
 
     def _opens_with_gap(self) -> bool:

@@ -127,7 +127,7 @@ class EventService:
             peer=call.peer.address,
             wants_snapshot=wants_snapshot or (request.with_snapshot and distributor.has_snapshots),
             snapshot_on_gap=(pb.ON_GAP_SNAPSHOT,),
-            filters=self._access.filters(session.info(), call.identity),
+            filters=lambda: self._access.filters(session.info(), call.identity),
             older_until=older.reach if older is not None else None,
         )
 

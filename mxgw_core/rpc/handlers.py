@@ -34,7 +34,7 @@ from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.validation import LARGE_BYTES, check, count_parts, parse
-from mxgw_core.rpc.writers import GrpcStream, PeerGone, can_drive
+from mxgw_core.rpc.writers import GrpcStream, PeerGone, WriteDriver
 from mxgw_core.sessions.memory import PART_BYTES
 from mxgw_core.sessions.registry import SessionRegistry
 
@@ -71,7 +71,7 @@ class HandlerFactory:
         self._streams = streams
         self._figures = figures if figures is not None else CallCounts()
         self._mutual_tls = mutual_tls
-        self._drives = can_drive()
+        self._driver = WriteDriver()
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
         """Return the handler of one service.
@@ -142,7 +142,7 @@ class HandlerFactory:
                     request, call = await admit(data, context, held)
                     session_id: str = getattr(request, "session_id", "")
                     async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
-                        await _run(run(request, call, GrpcStream(context, drives=self._drives)))
+                        await _run(run(request, call, GrpcStream(context, self._driver)))
                 code = "OK"
             except PeerGone:
                 log.debug("%s: the client went away", path)

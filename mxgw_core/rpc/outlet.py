@@ -12,6 +12,7 @@ and lets other tasks run between the answers of filters. Otherwise it waits for 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -100,6 +101,11 @@ class Outlet:
         # `_is_away` is true, which means that this work is not done yet, or that the stream is over.
         self._job: Callable[[], Awaitable[None]] | None = None
         self._is_away = False
+        # `_is_pumping`: whether `pump` runs now. `_pump_again`: whether `pump` was called again meanwhile, by something
+        # that it had called itself, for example a filter of a plugin.
+        self._is_pumping = self._pump_again = False
+        # Whether the pieces of a history store are being sent. They come before the events of the log.
+        self._is_sending_older = False
         # The error that ends the stream; the task raises it.
         self._error: BaseException | None = None
         # Set when the task has something to do.
@@ -131,7 +137,7 @@ class Outlet:
                 if older is not None:
                     await self._send_older(older)
                 subscriber.on_work = self.pump
-                await self._work(until=lambda: False)
+                await self._work()
         except TimeoutError:
             error = subscriber.end_error
             if error is None or not self._cutoff.expired():
@@ -151,14 +157,24 @@ class Outlet:
         """Write until nothing is left, or until the transport accepts no more at once."""
         if self._is_away or self._writer.unsent_bytes:
             return
+        if self._is_pumping:
+            self._pump_again = True
+            return
+        self._is_pumping = True
         try:
-            while (frame := self._next_frame()) is not None:
-                if not self._writer.try_write(frame):
-                    self._subscriber.is_idle = False
+            while True:
+                while (frame := self._next_frame()) is not None:
+                    if not self._writer.try_write(frame):
+                        self._subscriber.is_idle = False
+                        return
+                    self._wrote()
+                if self._is_away or not self._pump_again:
                     return
-                self._wrote()
+                self._pump_again = False
         except BaseException as error:  # not only the transport can fail here, but also filters, paces and snapshots
             self._over(error)
+        finally:
+            self._is_pumping = self._pump_again = False
 
     def _landed(self, error: BaseException | None) -> None:
         """Continue after the pending write has ended."""
@@ -171,7 +187,9 @@ class Outlet:
     def _wrote(self) -> None:
         self._written = self._subscriber.delivered
         self._written_at = time.monotonic()
-        if self._is_ending:
+        if self._is_sending_older:
+            self._called.set()  # the task gets the next page; all pages together have the time of one message
+        elif self._is_ending:
             self._ends()
 
     def _next_frame(self) -> bytes | None:
@@ -216,8 +234,8 @@ class Outlet:
         if subscriber.is_asking:
             self._call(turn)
             return None
-        if subscriber.on_work is None:
-            # The events of the history store's page were written, so the stream's task gets the next page.
+        if self._is_sending_older:
+            # The reader has got everything that it may see of the page, so the stream's task gets the next page.
             self._called.set()
         elif (due_s := subscriber.source.due_in_s()) is not None:
             return self._wait(due_s)
@@ -239,10 +257,16 @@ class Outlet:
         self.pump()
 
     def _held_s(self) -> float:
-        """Return for how long paces hold events back now; 0 once the end of the stream is decided."""
+        """Return for how long paces hold events back now; 0 if none does, and once the end of the stream is decided.
+
+        Streams of one key share the key's pace. They ask the pace again after random times. After fixed times, the same
+        stream would be the first one again and again.
+        """
         if self._is_ending:
             return 0.0
-        return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))
+        held_s = max(pace.wait_s() for pace in self._paces)
+        share = random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on this number
+        return min(_LONGEST_HOLD_S, held_s) * share if held_s > 0 else 0.0
 
     # The next methods send heartbeats, and end the stream.
 
@@ -284,25 +308,28 @@ class Outlet:
         self._subscriber.is_idle = False
         self._called.set()
 
-    async def _work(self, until: Callable[[], bool]) -> None:
+    async def _work(self, until: Callable[[], bool] = lambda: False) -> None:
         """Run the jobs of the stream's task until `until` returns True.
 
         Raises:
             BaseException: the error that ends the stream.
         """
-        self.pump()
-        while not until():
+        while True:
+            self.pump()
+            if self._error is not None:
+                error, self._error = self._error, None
+                try:
+                    raise error
+                finally:
+                    del error  # the traceback refers to the local variables, so the error would refer to itself
+            if until():
+                return
             await self._called.wait()
             self._called.clear()
-            if self._error is not None:
-                # An error kept in this object would refer to itself through its traceback.
-                error, self._error = self._error, None
-                raise error
             job, self._job = self._job, None
             if job is not None:
                 await job()
-                self._is_away = False
-            self.pump()
+                self._is_away = self._error is not None
 
     async def _fetch(self) -> None:
         try:
@@ -316,12 +343,12 @@ class Outlet:
     async def _send_older(self, older: AsyncGenerator[Piece, None]) -> None:
         """Send the pieces of a history store, one after another."""
         subscriber = self._subscriber
-        self._take = subscriber.take_fed
+        self._take, self._is_sending_older = subscriber.take_fed, True
         async with aclosing(older):
             async for piece in older:
                 subscriber.feed(piece)
                 await self._work(until=lambda: not (subscriber.is_asking or self._writer.unsent_bytes))
-        self._take = subscriber.take
+        self._take, self._is_sending_older = subscriber.take, False
 
     def _opened(self) -> bytes:
         distributor, place, subscriber = self._distributor, self._subscriber.place, self._subscriber

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -76,13 +76,14 @@ def attach(
     peer: str,
     wants_snapshot: bool,
     snapshot_on_gap: Sequence[pb.OnGap.ValueType],
-    filters: Sequence[EventFilter] = (),
+    filters: Callable[[], Sequence[EventFilter]] = tuple,
     feed_filters: Sequence[FeedFilter] = (),
     older_until: int | None = None,
 ) -> Subscriber:
     """Check the request and attach a subscriber. Nothing in here waits, so that nothing changes between the two.
 
     Args:
+        filters: returns the reader's filters; called only when the request is not refused.
         snapshot_on_gap: the values of `on_gap` for which a snapshot is sent if the resume is not complete.
         older_until: see `Distributor.attach`.
 
@@ -106,7 +107,7 @@ def attach(
         limits=limits.queue,
         policy=policy,
         policy_source=source,
-        filters=filters,
+        filters=filters(),
         feed_filters=feed_filters,
         client_name=printable(request.client_name, 128),
         peer=peer,

@@ -10,7 +10,6 @@ starts. If one of the two is not true, each message is written by a task.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -54,20 +53,40 @@ class ResponseWriter(ResponseStream, Protocol):
         """Give up the pending write, if there is one."""
 
 
-class GrpcStream:
-    """Writes the response messages of one gRPC call.
+class WriteDriver:
+    """Decides whether grpc's writes are driven (see the module's docstring).
 
-    With `drives`, no task is used for this (see the module's docstring).
+    The object must be made in a running event loop, when the gateway starts.
+
+    Attributes:
+        works: whether writes are driven. When a write turns out to be unsuitable, this becomes False, and one warning
+            is logged.
     """
 
-    __slots__ = ("_begun", "_context", "_coroutine", "_drives", "_pending", "on_writable", "unsent_bytes")
+    def __init__(self) -> None:
+        self.works = True
+        if problem := _problem_with_driving():
+            self.does_not_fit(problem)
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], *, drives: bool) -> None:
+    def does_not_fit(self, problem: str) -> None:
+        """Let tasks write all messages from now on, because of this problem."""
+        if self.works:
+            self.works = False
+            log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
+
+
+class GrpcStream:
+    """Writes the response messages of one gRPC call. `driver` decides whether this is done without tasks."""
+
+    __slots__ = ("_begun", "_context", "_coroutine", "_driver", "_pending", "on_writable", "unsent_bytes")
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], driver: WriteDriver) -> None:
         self._context = context
-        self._drives = drives
+        self._driver = driver
         self._begun = False
-        # The coroutine of the last write, if writes are driven; else None. `_pending` is the future that this coroutine
-        # waits for, or the task that writes if writes are not driven.
+        # If the present write is driven, this is the write's coroutine, and `_pending` is the future that the coroutine
+        # waits for (None while it only lets other tasks run). If the present write is not driven, `_pending` is the
+        # task that writes.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._pending: asyncio.Future[Any] | None = None
         self.on_writable: Callable[[BaseException | None], None] = _nobody
@@ -87,14 +106,17 @@ class GrpcStream:
             raise PeerGone from error
 
     def try_write(self, data: bytes) -> bool:
-        coroutine = self._context.write(data)
-        if self._drives:
-            self._coroutine = coroutine
-            if self._go_on():
-                return True
-        else:
-            self._pending = asyncio.get_running_loop().create_task(coroutine, name="grpc:write")
-            self._pending.add_done_callback(self._task_ended)
+        writing: object = self._context.write(data)
+        if self._driver.works:
+            if asyncio.iscoroutine(writing):
+                self._coroutine = writing
+                if self._go_on():
+                    return True
+                self.unsent_bytes = len(data)
+                return False
+            self._driver.does_not_fit(f"grpcio {grpc.__version__} does not write in a coroutine")
+        self._pending = asyncio.get_running_loop().create_task(_finished(writing), name="grpc:write")
+        self._pending.add_done_callback(self._task_ended)
         self.unsent_bytes = len(data)
         return False
 
@@ -102,16 +124,26 @@ class GrpcStream:
         """Run grpc's write until it must wait, or has ended; return whether it has ended."""
         assert self._coroutine is not None
         try:
-            future: asyncio.Future[Any] = self._coroutine.send(None)
+            waits_for: object = self._coroutine.send(None)
         except StopIteration:
+            self._coroutine = None
             return True
         except Exception as error:  # grpc has no public exception type for an ended connection
+            self._coroutine = None
             raise PeerGone from error
-        self._pending = future
-        future.add_done_callback(self._resume)
+        if asyncio.isfuture(waits_for):
+            self._pending = waits_for
+            waits_for.add_done_callback(self._resume)
+        elif waits_for is None:  # like asyncio.sleep(0), the coroutine only lets other tasks run
+            asyncio.get_running_loop().call_soon(self._resume)
+        else:
+            self._coroutine = None
+            raise RuntimeError(f"grpc's write waits for {type(waits_for).__name__}, which is no future")
         return False
 
-    def _resume(self, _: asyncio.Future[Any]) -> None:
+    def _resume(self, _: object = None) -> None:
+        if self._coroutine is None:  # the write was aborted meanwhile
+            return
         try:
             if not self._go_on():
                 return
@@ -135,31 +167,24 @@ class GrpcStream:
 
     def abort(self) -> None:
         self.on_writable = _nobody
-        pending, self._pending = self._pending, None
         self.unsent_bytes = 0
-        if pending is None:
-            return
-        pending.remove_done_callback(self._resume if self._drives else self._task_ended)
-        pending.cancel()
-        if self._drives and self._coroutine is not None:
+        coroutine, self._coroutine = self._coroutine, None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.remove_done_callback(self._task_ended if coroutine is None else self._resume)
+            pending.cancel()
+        if coroutine is not None:
             with suppress(BaseException):  # this ends the coroutine as if it were a task that is cancelled
-                self._coroutine.throw(asyncio.CancelledError())
+                coroutine.throw(asyncio.CancelledError())
 
 
-def can_drive() -> bool:
-    """Return whether writes can be driven (see the module's docstring); log a warning if not.
-
-    Must be called in a running event loop.
-    """
-    problem = _problem_with_driving()
-    if problem:
-        log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
-    return not problem
+async def _finished(writing: Any) -> None:
+    """Wait until a write has ended, whatever kind of awaitable it is."""
+    await writing
 
 
 def _problem_with_driving() -> str:
-    if not inspect.iscoroutinefunction(getattr(grpc.aio.ServicerContext, "write", None)):
-        return f"grpcio {grpc.__version__} does not write in a coroutine"
+    """Return why a coroutine cannot be driven without a task here; "" when it can."""
     future = asyncio.get_running_loop().create_future()
     waiting = _waiting_for(future)
     try:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-import grpc.aio
 import pytest
 from support.clients import client_of, read_events
 from support.waiting import until
 
-from mxgw_core.rpc.writers import GrpcStream, PeerGone, ResponseWriter, can_drive
+from mxgw_core.rpc.writers import GrpcStream, PeerGone, ResponseWriter, WriteDriver
 from mxgw_core.testing import running_gateway
 
 both_ways = pytest.mark.parametrize("drives", [True, False], ids=["driven", "with tasks"])
@@ -58,7 +57,9 @@ async def turns() -> None:
 
 def stream_of(context: Context, *, drives: bool) -> tuple[GrpcStream, list[BaseException | None]]:
     """Return a stream, and what its `on_writable` was called with."""
-    stream, ended = GrpcStream(context, drives=drives), list[BaseException | None]()  # type: ignore[arg-type]
+    driver = WriteDriver()
+    driver.works = drives
+    stream, ended = GrpcStream(context, driver), list[BaseException | None]()  # type: ignore[arg-type]
     stream.on_writable = ended.append
     return stream, ended
 
@@ -193,11 +194,6 @@ async def test_a_stream_is_what_an_outlet_writes_to() -> None:
 # the check at start-up
 
 
-@pytest.mark.asyncio
-async def test_here_writes_are_driven_without_tasks() -> None:
-    assert can_drive()
-
-
 class Opaque:
     """Something to wait for that yields no future."""
 
@@ -214,16 +210,52 @@ async def test_where_a_coroutine_does_not_yield_its_future_the_gateway_says_so(
 
     monkeypatch.setattr("mxgw_core.rpc.writers._waiting_for", waiting_for)
 
-    assert not can_drive()
+    assert not WriteDriver().works
     assert "does not yield it: each message of a stream is written by a task" in caplog.text
 
 
+class Unlike:
+    """A call's context that writes in another way than grpc does today: `begin` makes something of grpc's coroutine."""
+
+    def __init__(self, context: Any, begin: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
+        self._context = context
+        self._begin = begin
+
+    def send_initial_metadata(self, metadata: Any) -> Any:
+        return self._context.send_initial_metadata(metadata)
+
+    def write(self, data: bytes) -> Any:
+        return self._begin(self._context.write(data))
+
+
+async def with_a_turn_first(coroutine: Coroutine[Any, Any, None]) -> None:
+    await asyncio.sleep(0)  # which yields None instead of a future
+    await coroutine
+
+
 @pytest.mark.asyncio
-async def test_where_grpc_writes_in_no_coroutine_a_gateway_says_so_once_and_serves_its_streams_with_tasks(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("begin", "warning"),
+    [
+        (None, ""),
+        (lambda coroutine: asyncio.get_running_loop().create_task(coroutine), "does not write in a coroutine"),
+        (with_a_turn_first, ""),
+    ],
+    ids=["as it is", "in a future", "with a turn of others first"],
+)
+async def test_however_grpc_writes_a_gateway_serves_its_streams_and_says_once_when_it_needs_tasks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begin: Any, warning: str
 ) -> None:
-    monkeypatch.delattr(grpc.aio.ServicerContext, "write")
-    monkeypatch.setattr(GrpcStream, "_go_on", lambda _: pytest.fail("it was driven"))
+    tasks: list[object] = []
+
+    async def finished(writing: Any) -> None:
+        tasks.append(writing)
+        await writing
+
+    monkeypatch.setattr("mxgw_core.rpc.writers._finished", finished)
+    if begin is not None:
+        made = lambda context, driver: GrpcStream(Unlike(context, begin), driver)  # type: ignore[arg-type]  # noqa: E731
+        monkeypatch.setattr("mxgw_core.rpc.handlers.GrpcStream", made)
     with caplog.at_level(logging.WARNING, "mxgw_core.rpc.writers"):
         async with running_gateway() as gateway, client_of(gateway.target) as client, asyncio.timeout(60):
             session = await client.open()
@@ -236,8 +268,28 @@ async def test_where_grpc_writes_in_no_coroutine_a_gateway_says_so_once_and_serv
 
                 stream.cancel()
                 await until(lambda: gateway.api.streams() == ())
-
     said = [record.message for record in caplog.records if record.name == "mxgw_core.rpc.writers"]
 
-    assert len(said) == 1
-    assert "does not write in a coroutine" in said[0]
+    assert len(said) == (1 if warning else 0)
+    assert all(warning in message for message in said)
+    assert bool(tasks) is bool(warning)
+
+
+@pytest.mark.asyncio
+async def test_a_driven_write_that_is_aborted_while_it_lets_others_run_goes_no_further() -> None:
+    sent: list[bytes] = []
+
+    async def write(data: bytes) -> None:
+        await asyncio.sleep(0)
+        sent.append(data)
+
+    context = Context()
+    context.write = write  # type: ignore[method-assign]
+    stream, ended = stream_of(context, drives=True)
+
+    assert not stream.try_write(b"late")
+
+    stream.abort()
+    await turns()
+
+    assert (sent, ended, stream.unsent_bytes) == ([], [], 0)
