@@ -18,12 +18,12 @@ _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
 # Reasons of gaps for events that were in the log. The counts of such gaps are exact, so two counts can be added.
 _COUNTED = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
-# How many bytes of memory an entry uses beside its events.
+# How many bytes of memory an entry uses, not counting its events.
 _ENTRY_BYTES = 400
 
-# What an event is about: server handle, item handle and kind.
+# The server handle, the item handle and the kind of an event.
 EventItem: TypeAlias = tuple[int, int, int]
-# An event: its sequence, what it is about, and its encoded record.
+# An event: its sequence, its handles and kind, and its encoded record.
 _Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 
@@ -49,7 +49,7 @@ class Backlog:
 
     @property
     def since(self) -> float | None:
-        """When the events of the oldest entry came; None when there is no entry."""
+        """The time at which the events of the oldest entry came; None when there is no entry."""
         return self._entries[0][1] if self._entries else None
 
     @property
@@ -70,7 +70,10 @@ class Backlog:
         return events, size
 
     def append(self, entry: Piece, now: float) -> None:
-        """Add the newest entry. Two neighbouring gaps become one, if they have the same reason and exact counts."""
+        """Add an entry behind all others.
+
+        Two neighbouring gaps become one, if their reason is the same and in `_COUNTED`.
+        """
         last = self._entries[-1][0] if self._entries else None
         if isinstance(entry, Gap) and isinstance(last, Gap) and (joined := _joined(last, entry)):
             self._entries[-1] = joined, self._entries[-1][1]
@@ -96,7 +99,9 @@ class Backlog:
         return entry
 
     def drain(self) -> list[tuple[Piece, float]]:
-        """Remove and return all entries with their times. Gaps with `runs` are split up.
+        """Remove and return all entries with their times.
+
+        A gap with `runs` and its chunk are split: each run becomes an entry of its own.
 
         A gap without a range stays in the backlog: only the first gap of a stream can have no range.
         """
@@ -167,7 +172,7 @@ class Backlog:
 
 
 def _joined(left: Gap, right: Gap) -> Gap | None:
-    """Return two neighbouring gaps as one, if they have the same reason and exact counts; else None."""
+    """Return two neighbouring gaps as one gap, if their reason is the same and in `_COUNTED`; else None."""
     if left.reason != right.reason or left.reason not in _COUNTED or left.last + 1 != right.first:
         return None
     return None if left.runs or right.runs else replace(left, last=right.last, count=left.count + right.count)

@@ -1,4 +1,4 @@
-"""The newest value of every item, gathered for a reader that does not read every event.
+"""Gathers the newest value of every item, for a reader that does not read every event.
 
 Each event is gathered when it comes, at the same small cost. To go through the whole backlog of a stalled reader at
 once would delay all other readers.
@@ -19,12 +19,15 @@ _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 # measured on CPython 3.11.
 _OVERHEAD_BYTES = 150
 
-# For a data change, the serial of its item. Other events and gaps are never replaced, so their key is their sequences.
+# The key of a data change is the serial of its item, so that a newer data change of the item replaces it. The key of
+# another event, or of a gap, has its own sequences, so that nothing replaces it.
 _Key: TypeAlias = int | tuple[int, ...]
 
 
 class Conflation:
-    """Takes events and gaps in order. Returns, in order, the events that were not replaced, and gaps for the others.
+    """Gathers events and gaps in order, and returns them in order.
+
+    A data change that a newer one of the same item has replaced is not returned: a gap reports it.
 
     `release` makes everything gathered so far readable together. Without this step, an item that changes faster than it
     is read would move to the end of the queue again and again, and would never be read.
@@ -32,7 +35,8 @@ class Conflation:
 
     def __init__(self, detail: str) -> None:
         self._detail = detail
-        # In the order of the sequences: a newer value of an item is removed from its place and added at the end.
+        # What was gathered, ordered by sequence: an older data change of an item is removed, and the newer one is added
+        # at the end.
         self._slots: dict[_Key, bytes | Gap] = {}
         self._after = self._until = 0
         self._others = 0
@@ -48,12 +52,15 @@ class Conflation:
 
     @property
     def others(self) -> int:
-        """How many gaps, and events other than data changes, are held: they are never replaced, and need a limit."""
+        """How many gaps, and events other than data changes, are held.
+
+        They need a limit, because they are never replaced.
+        """
         return self._others + self._released_others
 
     @property
     def since(self) -> float:
-        """The earliest time at which an event held here can have come, on the caller's clock."""
+        """The time at which the oldest events and gaps held here came, on the caller's clock."""
         return self._since if self._released is None else self._released_since
 
     @property
@@ -86,7 +93,7 @@ class Conflation:
             expected = sequence + 1
             key: _Key
             if kind == _DATA_CHANGE:
-                key = serial  # a handle may belong to another item by now
+                key = serial  # a serial, because a handle can belong to another item later
             else:
                 key = (sequence,)
                 self._others += 1
@@ -98,7 +105,7 @@ class Conflation:
             self.bytes += end - start
 
     def release(self) -> None:
-        """Make everything gathered readable. All pieces released before must have been taken."""
+        """Make everything gathered readable. The caller must have taken all pieces that were readable before."""
         if self._slots:
             kept = map(_as_kept, self._slots.values())
             reason = GapReason.GAP_REASON_CONFLATED
@@ -107,7 +114,10 @@ class Conflation:
             self._slots, self._others = {}, 0
 
     def take(self) -> list[Piece]:
-        """Remove and return the next released piece (for a gap with `runs`, also its chunk); empty if there is none."""
+        """Remove and return the next readable piece; an empty list if there is none.
+
+        The chunk that belongs to a gap with `runs` is returned together with the gap.
+        """
         entries = list(itertools.islice(self._released, 1)) if self._released is not None else []
         if entries and isinstance(entries[0], Gap) and entries[0].runs and self._released is not None:
             entries += itertools.islice(self._released, 1)
@@ -120,7 +130,7 @@ class Conflation:
         return entries
 
     def drain(self) -> Iterator[Piece]:
-        """Remove and yield all pieces, released or not."""
+        """Remove and yield all pieces: the readable ones, and then everything else that was gathered."""
         while entries := self.take():
             yield from entries
         self.release()

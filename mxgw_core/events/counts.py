@@ -1,4 +1,4 @@
-"""Counters of what happened to a session's subscribers, with the names of their metrics (docs/backpressure.md)."""
+"""Counters of what happened to a session's subscribers, and the names of the metrics (docs/backpressure.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mxgw_core.api.metrics import Distribution
 
-# The name of a metric, then the values of its labels, in the order of LABELS.
+# A key is the name of a metric, and then the values of its labels in the order that LABELS has.
 Key: TypeAlias = tuple[str, ...]
 
 OVERFLOW = "mxgw_subscriber_overflow_total"
@@ -30,7 +30,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     STALL: (),
 }
 
-# From no event to more events than the plugin replay keeps by default (20,000).
+# The highest bound lies above the number of events that the plugin replay keeps by default, 20,000.
 REPLAYED_BOUNDS_EVENTS = (0, 10, 100, 1_000, 10_000, 100_000)
 
 
@@ -103,12 +103,15 @@ class StreamTotals:
         self.replayed.add(other.replayed)
 
     def by_labels(self, metric: str) -> dict[tuple[str, ...], int]:
-        """Return the counters of one metric. Key: the values of its labels. Value: the counter."""
+        """Return the counters of one metric. Key: the values of the metric's labels. Value: the counter."""
         return {key[1:]: value for key, value in self.counts.items() if key[0] == metric}
 
 
 class Rate:
-    """Events and bytes per second over about the last ten seconds. Keeps one mark per second at most."""
+    """Events and bytes per second over about the last ten seconds.
+
+    `mark` records the running totals, at most once per second. The rates follow from the oldest and the newest record.
+    """
 
     _WINDOW_S = 10.0
     _STEP_S = 1.0
@@ -116,19 +119,22 @@ class Rate:
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque()
-        # Before this moment no mark is taken.
+        # Calls of `mark` before this time are ignored.
         self._from = -math.inf
         self.events_per_s = 0.0
         self.bytes_per_s = 0.0
 
     def restart(self, now: float) -> None:
-        """Forget all marks, because old events came in one burst. Take no new marks until the burst is surely over."""
+        """Forget all records, because old events come in one burst.
+
+        Calls of `mark` are ignored until two seconds after `now`: by then the burst is over.
+        """
         self._marks.clear()
         self._from = now + self._SETTLING_S
         self.events_per_s = self.bytes_per_s = 0.0
 
     def mark(self, now: float, events: int, size: int) -> None:
-        """Take a mark of the running totals at `now` (monotonic seconds), and compute the rates."""
+        """Record the running totals at `now` (monotonic seconds), and compute the rates."""
         marks = self._marks
         if now < self._from:
             return

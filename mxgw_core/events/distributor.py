@@ -2,6 +2,8 @@
 
 The distributor never waits for a reader. Readers that are over their limits are handed to `events.overflow`, which asks
 their policies.
+
+The module has more than 400 lines, because everything that changes the log or the list of its readers is in one class.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
 
-# The events of a segment are forgotten together, so they came within at most this share of the retention's seconds.
+# All events of a segment (see log.py) are forgotten together. So they must have come within at most this share of the
+# seconds for which events are retained.
 _AGE_SHARE = 1 / 8
 
 _NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
@@ -88,7 +91,10 @@ class Distributor:
         )
 
     def retain(self, retention: Retention) -> None:
-        """Keep `retention` after delivery, and no less than earlier calls asked for; `bound` still limits the bytes."""
+        """Keep as many delivered events as `retention` says, or as an earlier call said, if that is more.
+
+        The limit that `bound` has set on the bytes still applies.
+        """
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
@@ -104,12 +110,19 @@ class Distributor:
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     def refill_after(self, sequence: int) -> None:
-        """Begin the log behind `sequence`. The rate is not measured while an adopted worker sends its kept events."""
+        """Begin the log behind `sequence`, because an adopted worker has no earlier events.
+
+        The rate of events is not measured until `refilled` is called: until then the worker sends the events that it
+        kept, all at once.
+        """
         self.log.start_after(sequence)
         self._rate.restart(math.inf)
 
     def refilled(self) -> None:
-        """Measure the rate again: an adopted worker has sent its kept events, and sends new events as they happen."""
+        """Begin to measure the rate of events, because an adopted worker has sent all events that it kept.
+
+        From now on the worker sends each event when it happens.
+        """
         self._rate.restart(self._clock())
 
     @property
@@ -119,7 +132,10 @@ class Distributor:
 
     @property
     def horizon_s(self) -> float | None:
-        """How far back the log reaches at the present rate; None while nothing is retained or no events come."""
+        """For how many seconds an event stays in the log at the present rate of events.
+
+        None while the log keeps no delivered events, and while no events come.
+        """
         keep = self._retention
         events_per_s, bytes_per_s = self._rate.events_per_s, self._rate.bytes_per_s
         if not keep.events or not events_per_s:
@@ -128,19 +144,23 @@ class Distributor:
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     def totals(self) -> StreamTotals:
-        """Return what the session got from its worker and delivered so far; internal readers do not count."""
+        """Return what the session got from its worker, and what it delivered to subscribers.
+
+        What internal readers got is not counted.
+        """
         totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.counts.copy())
         totals.replayed.add(self.counts.replayed)
         for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
             totals.given.add(given)
-        if stalled_ms := self._overflow.stalled_ms:  # the counts get this time only when the events come again
+        if stalled_ms := self._overflow.stalled_ms:
+            # The current stop of the events is in `self.counts` only after it has ended.
             totals.counts[STALL,] += stalled_ms
         return totals
 
-    # from the worker
+    # The next methods add what the worker sends.
 
     def append(self, first: int, last: int, batch: bytes) -> None:
-        """Add consecutive events. The caller calls `flush` after it has added all that it has.
+        """Add consecutive events. When the caller has added everything that it has, it calls `flush`.
 
         Raises:
             OutOfOrder: the events do not follow the head.
@@ -173,12 +193,12 @@ class Distributor:
         self.never_delivered = Gap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
 
     def flush(self) -> None:
-        """Let readers take the new events, check the readers that are behind, and forget what nobody needs."""
+        """Wake the readers, check all but the waiting readers against their limits, and trim the log."""
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         behind = []
         for subscriber in self._everyone():
             if subscriber.is_idle and type(subscriber.source) is FromLog:
-                subscriber.wake()  # a waiting reader takes the events at once, so its limits need no check
+                subscriber.wake()  # a waiting reader takes the new events at once, so it cannot be over its limits
             else:
                 behind.append(subscriber)
         for subscriber in behind:
@@ -189,7 +209,10 @@ class Distributor:
         self.trim()
 
     def check(self) -> None:
-        """Check every reader, and forget what is too old. Called regularly, because there are limits in seconds."""
+        """Check every reader against its limits, and forget events that are too old.
+
+        Called regularly, because some limits are in seconds and are exceeded without new events.
+        """
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         for subscriber in self._everyone():
             self._overflow.check(subscriber)
@@ -199,11 +222,14 @@ class Distributor:
         return (*self.subscribers.values(), *self._internal.values())
 
     def hold_with(self, hold: Callable[[bool], None]) -> None:
-        """Set what the action `Block` uses: `hold(True)` stops the worker's events, `hold(False)` resumes them."""
+        """Set the function that the action `Block` calls.
+
+        `hold(True)` stops reading events from the worker, `hold(False)` continues to read them.
+        """
         self._overflow.hold = hold
 
     def trim(self) -> None:
-        """Forget what is neither retained nor unread. A resume can still get everything that remains."""
+        """Forget the entries of the log that are neither retained nor unread by any reader."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
@@ -224,10 +250,13 @@ class Distributor:
                 "evicted before anybody attached: attach sooner, or raise events.unattached_events",
             )
 
-    # memory
+    # The next methods report and free memory.
 
     def memory(self) -> MemoryUse:
-        """Return how much memory the session uses for events. Memory for a new purpose must be added here."""
+        """Return how much memory the session uses for events.
+
+        When code begins to use memory for a new purpose, this memory must be added here.
+        """
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
         return MemoryUse(
@@ -248,7 +277,10 @@ class Distributor:
         return forgotten is not None
 
     def drop_unread(self) -> bool:
-        """Replace all unread events of the reader furthest behind by a gap; return False if no reader has any."""
+        """Drop all unread events of the reader that is furthest behind; a gap reports them.
+
+        Return False if no reader has unread events.
+        """
         for subscriber in sorted(self._everyone(), key=lambda s: s.unread.bytes, reverse=True):
             if subscriber.unread.events:
                 subscriber.source = drop_oldest(subscriber.source, 0, _NO_MEMORY)
@@ -260,7 +292,7 @@ class Distributor:
                 return True
         return False
 
-    # for subscribers
+    # The next methods attach and detach readers.
 
     def attach(
         self,
@@ -290,7 +322,8 @@ class Distributor:
         place = self.decide(start, older_until)
         lost = self.never_delivered if start is Start.OLDEST_RETAINED else None
         if lost is not None:
-            # Events that were forgotten since then are lost as well, so the gap reaches up to where the events begin.
+            # Events that the log has forgotten after this gap was recorded are lost as well. So the gap ends where the
+            # log begins.
             gap = replace(lost, last=max(lost.last, place.cursor))
             place = StartPlace(place.cursor, was_resuming=False, recovered=False, gap=gap)
         is_stored = older_until is not None and place.was_resuming and place.gap is not None and place.gap.first > 0
@@ -332,7 +365,9 @@ class Distributor:
         return self._filters.setdefault(own.filters, own) if own.is_standing else own
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
-        """Attach an internal reader (for example the dashboard); it gets only new events, and is not counted.
+        """Attach an internal reader, for example the dashboard.
+
+        An internal reader gets only new events, and is not counted as a subscriber.
 
         Raises:
             GatewayError: the session has ended.

@@ -30,7 +30,7 @@ class MalformedBatch(ValueError):
 
 def varint(number: int) -> bytes:
     """Return `number` (>= 0) in protobuf's variable-length form."""
-    if number < 0x4000:  # the usual case: one or two bytes
+    if number < 0x4000:  # most numbers need only one or two bytes
         return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
@@ -41,7 +41,7 @@ def varint(number: int) -> bytes:
 
 
 def events_prefix(batch_bytes: int) -> bytes:
-    """Return the bytes that turn an encoded EventBatch of this size into a StreamEventsResponse, when put before it."""
+    """Return the bytes that, put in front of an encoded EventBatch of this size, make it a StreamEventsResponse."""
     return _EVENTS_TAG + varint(batch_bytes)
 
 
@@ -57,7 +57,7 @@ def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iter
         if data[offset] != _RECORD_TAG:
             raise MalformedBatch(f"byte {offset} of an event batch is no event record")
         offset += 1
-        if offset < size and data[offset] < 0x80:  # the usual case: the length is one byte
+        if offset < size and data[offset] < 0x80:  # most records are short, so their length takes one byte
             offset += 1
             end = offset + data[offset - 1]
             if end > size:
@@ -112,7 +112,7 @@ def fourth_field(data: bytes | bytearray | memoryview, body: int, end: int) -> i
     """Return the item handle of the Event in `data[body:end]`; for a record of a feed, the number of its field 4."""
     at = body + _HEAD.size
     if at + 5 > end or data[at] != _ITEM_TAG:
-        return 0  # protobuf does not encode a field that is 0
+        return 0  # the handle is 0, because protobuf leaves out a field that is 0
     number: int = _ITEM_HANDLE.unpack_from(data, at + 1)[0]
     return number
 

@@ -1,8 +1,8 @@
-"""Filters between the events that a reader takes and its stream: they drop the events that the reader must not see.
+"""Filters drop the events that a reader must not see. They come between the reader's unread events and its stream.
 
 Filters decide by item and kind. A chunk is taken apart without a Python loop over its events: the protobuf library cuts
-the chunk into records, and slices read the first bytes of all records together. This takes a quarter of the time of
-a loop, which would take half a microsecond per event.
+the chunk into records, and slices read the first bytes of all records together. This takes a quarter of the time of a
+loop, which would take half a microsecond per event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, f
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, chunk_of
 
-# How many answers of filters are remembered, one for each item and kind, and how many bytes an answer uses.
+# How many answers of filters are remembered, one for each item and kind, and how many bytes of memory an answer uses.
 _REMEMBERED = 65_536
 _ANSWER_BYTES = 112
 # A chunk remembers what this many different sets of filters let pass: one for each subscriber that a session can have
@@ -34,7 +34,7 @@ CUTS = 8
 
 
 class Passed(NamedTuple):
-    """What filters let pass of a range with `events` events: `passed` of them.
+    """The result of filtering a range: `passed` of its `events` events have passed the filters.
 
     `kept` is the chunk of the whole range with only the events that passed; None when no event passed.
     """
@@ -50,7 +50,7 @@ class Filters(Protocol):
     """The filters of one reader. An event passes only when every filter keeps it."""
 
     def feed(self, chunk: Chunk) -> Passed | None:
-        """Return what passes of a chunk, or None when filters must still be asked about more items.
+        """Return what passes of a chunk, or None when the filters must be asked about more items.
 
         Each call asks about a few items only. After None the caller lets other tasks run, and then calls again with the
         same chunk.
@@ -70,13 +70,14 @@ class ItemFilters:
         self.filters = tuple(filters)
         self._items = items
         standing = [f for f in self.filters if isinstance(f, StandingFilter)]
-        # Whether the answers stay valid, so that they can be remembered and shared.
+        # Whether all filters are standing filters (`StandingFilter`), whose answers can be remembered and shared.
         self.is_standing = len(standing) == len(self.filters)
         self._standing = standing if self.is_standing else []
         self._revisions: tuple[int, ...] = ()
         # Key: item serial and kind in one number (see `identity_of`). Value: whether events of this item and kind pass.
         self._answers: dict[int, bool] = {}
-        # Keys about which the filters were not asked yet: one chunk can bring thousands of new items.
+        # Keys for which the filters have not been asked yet. There can be thousands, because one chunk can have events
+        # of thousands of new items.
         self._unasked: list[int] = []
         # Chunks refer to this object weakly. Otherwise a chunk in the log would keep filters that nobody uses any more.
         self._reference = ref(self)
@@ -87,7 +88,9 @@ class ItemFilters:
         return (len(self._answers) + len(self._unasked)) * _ANSWER_BYTES
 
     def feed(self, chunk: Chunk) -> Passed | None:
-        """See `Filters`. A call asks standing filters at most `NAMES_AT_ONCE` times, as each may compare many patterns.
+        """See `Filters`. A call asks standing filters (`StandingFilter`) about a few new items only.
+
+        An answer can take long, because a filter perhaps compares an item with many patterns.
 
         Filters that are not standing are asked about all events of the chunk in one call.
         """
@@ -152,7 +155,7 @@ class FeedFilters:
         self._filters = tuple(filters)
 
     def feed(self, chunk: Chunk) -> Passed:
-        """See `Filters`."""
+        """Return what passes of a chunk; see `Filters.feed`."""
         events = opened(chunk)
         identities = map(identity_of, events.keys)
         answers = [
@@ -170,10 +173,10 @@ def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Passed
     return Passed(chunk.first, chunk.last, len(answers), passed, kept)
 
 
-# A chunk taken apart
+# The rest of the module takes a chunk apart into its events.
 
-# The first 20 bytes of every event: tag, 8 bytes of sequence, tag, 8 bytes of item serial (the highest byte is 0), tag,
-# kind.
+# Every event begins with these 20 bytes: tag, 8 bytes of sequence, tag, 8 bytes of item serial (the highest byte is 0),
+# tag, kind.
 _HEAD_BYTES = 20
 _SEQUENCE_BYTES = range(1, 9)
 _KIND_AT = 19
@@ -186,7 +189,7 @@ _head = itemgetter(slice(0, _HEAD_BYTES))
 
 
 class Opened(NamedTuple):
-    """The events of a chunk, oldest first: their encoded bodies (without tag and length), sequences and keys."""
+    """The events of a chunk, oldest first: as encoded bytes (without tag and length), with their sequences and keys."""
 
     bodies: Sequence[bytes]
     sequences: Sequence[int]
@@ -227,13 +230,13 @@ def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
 
 
 def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
-    """Return the events if each of them begins with the 20 bytes described above; else None."""
+    """Return the events if each of them begins with the 20 bytes described at `_HEAD_BYTES`; else None."""
     heads = b"".join(map(_head, bodies))
     events = len(bodies)
     if (
         len(heads) != events * _HEAD_BYTES
         or any(heads[at::_HEAD_BYTES] != byte * events for at, byte in _FIXED)
-        or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # a kind below 0x80 is encoded in one byte
+        or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # the kind must be below 0x80: then it is encoded in one byte
     ):
         return None
     return Opened(bodies, _numbers(heads, _SEQUENCE_BYTES, events), _numbers(heads, _KEY_BYTES, events))

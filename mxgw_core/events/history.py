@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 # A stream sends nothing before `span` has returned, and clients give a stream about 10 s to open.
 _SPAN_S = 5.0
-# How long a cancelled call has to close what it has open. After this time nobody waits for the call any more.
+# How long a cancelled call of a store is waited for, so that it can close its files and connections.
 _CLOSE_S = 1.0
 # While a page has not come, the gateway checks this often whether the reader's stream is about to end.
 _LOOK_S = 0.25
@@ -36,7 +36,7 @@ _NOT_STORED = "these events are older than the log holds, and the history store 
 _RETRY_AFTER_S = 1.0
 
 
-# What clients are promised about a store
+# The next classes and functions decide which events of a store a client is promised.
 
 
 class BrokenPromises:
@@ -54,7 +54,7 @@ class BrokenPromises:
         self._after: int | None = None
 
     def broken(self, done: int) -> None:
-        """Record that a store promised more events, but delivered none behind `done`."""
+        """Record that a store had said that it has events behind `done`, but has delivered none of them."""
         self._after = done if self._after is None else max(self._after, done)
 
     def given(self, first: int, last: int) -> None:
@@ -63,10 +63,10 @@ class BrokenPromises:
             self._after = None
 
     def reach(self, after: int, reach: int) -> int:
-        """Return the last sequence that a resume after `after` is promised from a store.
+        """Return the sequence up to which a client that resumes after `after` is promised a store's events.
 
         The store says that it has all events from `after` up to `reach`. The result is smaller than `reach` if a store
-        broke such a promise before.
+        has said so before and has not delivered these events.
         """
         return reach if self._after is None or self._after < after else min(self._after, reach)
 
@@ -85,11 +85,12 @@ class Older:
         """Yield the store's events in the range of `gap`, and a gap for each part of the range that the store lacks.
 
         Args:
-            is_whole: the reader's stream has announced that nothing is missing, because the store had said so.
+            is_whole: whether the stream's opening has announced that no event is missing, because the store had said
+                so.
             is_ending: returns True once the reader's stream is about to end, so that little time is left.
 
         Raises:
-            HistoryUnavailable: events are missing, although `is_whole`.
+            HistoryUnavailable: events are missing, although the stream's opening has announced that none is.
         """
         after, until = gap.first - 1, gap.last
         done = after
@@ -128,10 +129,10 @@ class Older:
 async def find_older(
     ask: Callable[[], Store | None], log: EventLog, epoch: bytes, after: Position, broken_promises: BrokenPromises
 ) -> Older | None:
-    """Return a history store with events behind a position at which the log cannot begin; else None.
+    """Return a history store that has events behind a position, if the log does not have all of them; else None.
 
-    `ask` finds the store. The log changes while the store is asked for its events, so the caller must decide
-    afterwards where the stream begins.
+    `ask` finds the store. The log changes while the store is asked for its events, so the caller must decide afterwards
+    where the stream begins.
     """
     if after.epoch != epoch or after.sequence >= log.oldest - 1 or (store := ask()) is None:
         return None
@@ -145,8 +146,8 @@ async def find_older(
 async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
     """Return the last sequence up to which a store has every event behind `after`, or None.
 
-    The result is `after` itself when the oldest event of the store is a later one. None means that the store has no
-    events behind `after`, or that it failed.
+    The result is `after` itself when the store has later events, but not the event right behind `after`. None means
+    that the store has no events behind `after`, or that it failed.
     """
     try:
         span = await store.span(epoch)
@@ -182,11 +183,14 @@ def _checked(page: HistoryPage) -> Chunk:
     return chunk_of(first, last, page.events)
 
 
-# The store itself
+# The rest of the module calls the store.
 
 
 class StoreFailed(Exception):
-    """A store did not answer. The text of the error is the end of a log line that begins with the store's name."""
+    """A store did not answer in time, or its call was cancelled.
+
+    The text of the error has no subject: in the log the store's name stands before it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,7 @@ class Store:
             Exception: whatever the store raised.
         """
         loop = asyncio.get_running_loop()
-        # Completed by the store's task, which then waits until another page is wanted.
+        # The task that reads the store completes this future, and then waits until another page is wanted.
         page: asyncio.Future[HistoryPage] = loop.create_future()
         wanted = asyncio.Event()
 
@@ -285,7 +289,7 @@ class Store:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self.left.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody else reads the exception, and asyncio would report it as never retrieved
+            task.exception()  # if nobody read the exception, asyncio would log that it was never retrieved
 
 
 def _result(task: asyncio.Task[_T]) -> _T:

@@ -1,4 +1,4 @@
-"""The items of a session, as its worker reports them. They are found by serial, and until they end also by handle.
+"""The items of a session, as its worker reports them. Items are found by serial, and by handle until they end.
 
 Rights are decided only by these records. The handles in commands are not enough, because MXAccess uses handles again.
 The worker reports each item before the item's first event, and before the answer that names the item's handle.
@@ -18,10 +18,11 @@ from mxgw_core.events.encoding import SERIALS_END
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 
 # The records of ended items are kept up to this many bytes, because some readers still have to read events of these
-# items. The oldest records are forgotten first. Then readers with a filter no longer get the events of such an item.
+# items. The oldest records are forgotten first. Readers with a filter no longer get the events of an item whose record
+# was forgotten.
 ENDED_BYTES = 2 * 1024 * 1024
-# How many bytes of memory a record uses beside the characters of its texts, with its entries in dictionaries: measured
-# on CPython 3.11.
+# How many bytes of memory a record uses without its reference. Its entries in the dictionaries are included. The number
+# was measured on CPython 3.11.
 _RECORD_BYTES = 500
 
 
@@ -34,7 +35,8 @@ class ItemBook:
 
     Args:
         limit_items: the most items that the worker can have at once. A report of more items is an error of the worker.
-        limit_bytes: the most bytes of memory that the references of these items can use. More is an error as well.
+        limit_bytes: the most bytes of memory that the references of these items can use. A report that needs more
+            memory is an error of the worker as well.
     """
 
     def __init__(self, limit_items: int, limit_bytes: int = MOST_REFERENCE_BYTES) -> None:
@@ -45,9 +47,9 @@ class ItemBook:
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
         self._newest = 0
-        # How many bytes of memory the references of items that have not ended use.
+        # How many bytes of memory the references of all items use, without the items that have ended.
         self._reference_bytes = 0
-        # About how many bytes of memory all records use.
+        # About how many bytes of memory all item records use, including the records of ended items that are still kept.
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -64,12 +66,13 @@ class ItemBook:
     def used_by(self, command: MxCommand) -> Sequence[ItemRecord | None]:
         """Return the items whose handles a command uses, in the order of its inputs; None for each unknown handle.
 
-        A command without item handles has no items here. Each item is looked up only when it is read from the result.
+        The result is empty for a command without item handles. An item is looked up only when it is read from the
+        result.
         """
         return OfInputs(used_handles(command), self._by_handle.get)
 
     def take(self, records: w.ItemRecords) -> None:
-        """Record which items have begun and which have ended, as the worker reports it.
+        """Record which items have begun and which have ended, according to a report of the worker.
 
         Raises:
             BadRecords: the report cannot be true.

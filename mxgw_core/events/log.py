@@ -1,10 +1,11 @@
 """The session's event log: a bounded store of the latest encoded events, for live delivery and for replay.
 
-The worker's blocks are merged into segments as they are appended. So a reader far behind takes a few large pieces, and
-a reader that has caught up takes exactly the new events. A gap that the worker reports is an entry of its own, so that
-the numbering has no holes.
+The worker sends consecutive events in blocks, and the log appends each block to a segment. A reader that is far behind
+gets many blocks in one message (a joined message), and a reader that has caught up gets exactly the new block. A joined
+message is kept for a while, so that other readers at the same place get it too. A gap that the worker reports is an
+entry of its own, so that the numbering has no holes.
 
-The module has more than 400 lines, because segments, the messages joined from them, and trimming use the same borders.
+The module has more than 400 lines, because segments, joined messages and trimming use the same borders.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
 
-# A joined message of at least this size is kept when events are appended. A reader that comes to its place later gets
-# this message, although more events could be joined by then.
+# A joined message of at least this size stays kept when more events are appended. A reader that later reads from the
+# same sequence gets this message, although a message with more events could be joined by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
-# Between two appends, at most this many joined messages are kept, of at most this many bytes in all. A single message
-# is kept even if it is larger.
+# At most this many joined messages are kept, and at most this many bytes of them. If only one message is kept, it is
+# allowed to be larger.
 SHARED_CHUNKS = 16
 SHARED_BYTES = 4 * 1024 * 1024
-# A newest block of at most this size is also kept as it came, because most readers need exactly this block.
+# The newest block is also kept by itself if it has at most this size, because most readers need exactly this block.
 _NEWEST_BYTES = 32 * 1024
 # How many bytes of memory a block uses beside its events (three list entries, two numbers of 28 bytes and one of 24),
 # and how many bytes a gap uses.
@@ -49,7 +50,7 @@ class _Segment:
     # How many segments were begun before this segment.
     number: int
     data: bytearray = field(default_factory=bytearray)
-    # First sequence, offset and time of each appended block. Most cursors lie at the beginning of a block.
+    # The first sequence, the offset and the time of each appended block. Most reads begin at the beginning of a block.
     starts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -86,7 +87,7 @@ class _Segment:
         return offset_after(self.data, sequence - self.starts[index], self.offsets[index])
 
     def block_end(self, sequence: int, limit_bytes: int) -> tuple[int, int]:
-        """Return where a message that begins at event `sequence` ends: its last sequence, and the offset behind it.
+        """Return the end of a message that begins at event `sequence`: the last sequence, and the offset behind it.
 
         A message has whole blocks up to `limit_bytes`, and at least the rest of the event's own block.
         """
@@ -145,26 +146,28 @@ class EventLog:
         self.events = 0
         self.bytes = 0
         self._holes = 0
-        # The last sequence of the newest gap that was ever appended. Behind this sequence nothing is missing.
+        # The last sequence of the newest gap that was ever appended: all events behind this sequence were appended.
         self.unbroken_after = 0
         self._blocks = 0
         self._begun = 0
-        # A segment takes no event that came this much later than its first event, because a segment is only forgotten
-        # as a whole.
+        # An event that comes more than this many seconds after the first event of a segment begins a new segment. A
+        # segment is forgotten only as a whole, so its events must not differ much in age.
         self.segment_s = math.inf
-        # How much was ever appended, without gaps. A reader's lag is the difference between these numbers and its own.
+        # How many events were ever appended, and their bytes; gaps do not count. These numbers, minus the events and
+        # bytes that a reader has taken, are the reader's lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Messages that were joined for all readers at one place. Key: the sequence before the message, and the size
-        # limit. When events are appended, small messages are forgotten, because they would now have these events too;
-        # large messages are kept, because joining them again would cost more.
+        # The kept joined messages. Key: the sequence before the message, and the size limit. When events are appended,
+        # small messages are forgotten, because a message joined now would have the new events too. Large messages stay
+        # kept, because joining them again would cost more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shared_bytes = 0
         self._shares_large = False
-        # Whether there is more than one reader. For a single reader no joined message is kept, so that its memory is
-        # freed at once.
+        # Whether there is more than one reader. For a single reader no joined message is kept, so that the memory of
+        # the message is freed at once.
         self.is_shared = True
-        # The newest block if it is small, and the sequence before this block; -1 when no such block is kept.
+        # The newest block, if it is small enough to be kept, and the sequence before this block; -1 when no block is
+        # kept.
         self._newest, self._before_newest = b"", -1
 
     @property
@@ -179,12 +182,12 @@ class EventLog:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory the events use, together with what is needed to find them."""
+        """About how many bytes of memory the events use, including the numbers by which they are found."""
         return self.bytes + self._blocks * _BLOCK_BYTES + self._holes * _HOLE_BYTES
 
     @property
     def shared_bytes(self) -> int:
-        """How many bytes are used by the kept messages, and by the chunks that filters made of these messages."""
+        """How many bytes the kept joined messages use, and the chunks that filters made of these messages."""
         cuts = (cut for chunk in self._shared.values() for _, _, cut in chunk.cuts.values())
         return self._shared_bytes + len(self._newest) + sum(len(cut.frame) for cut in cuts if cut is not None)
 
@@ -239,7 +242,7 @@ class EventLog:
         self.head = self.begun_after = sequence
 
     def release(self) -> None:
-        """Forget every event and gap; the head and the counts of everything appended stay."""
+        """Forget every event and gap. The head, and the counts of everything ever appended, do not change."""
         self._entries.clear()
         self._firsts.clear()
         self.drop_shared()
@@ -259,7 +262,7 @@ class EventLog:
             self._shared_bytes = 0
 
     def drop_shared(self) -> bool:
-        """Forget the messages kept for readers; return whether there were any. They are joined again when needed."""
+        """Forget the kept joined messages, and return whether there were any. Readers can still get the same events."""
         had_some = bool(self._shared or self._newest)
         self._shared.clear()
         self._shared_bytes = 0
@@ -271,7 +274,7 @@ class EventLog:
         self._shared_bytes = sum(len(chunk.frame) for chunk in self._shared.values())
 
     def _share(self, key: tuple[int, int], chunk: Chunk) -> Chunk:
-        """Keep a message for other readers at its place, and forget the oldest kept messages that are too many."""
+        """Keep a joined message, and forget the oldest kept messages if there are too many. Return the message."""
         shared = self._shared
         shared[key] = chunk
         self._shared_bytes += len(chunk.frame)
@@ -286,9 +289,10 @@ class EventLog:
     def read(self, after: int, limit_bytes: int) -> Piece | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
-        Wherever a chunk begins, it ends at the latest where a group of segments ends. So readers that are behind come
-        to the same places, and from there on they share the joined messages. At least one block of the worker is
-        returned, even if it is larger than `limit_bytes`. `after` must be at least `oldest - 1`.
+        The segments are divided into groups of about `limit_bytes`, and no chunk reaches beyond the end of a group. So
+        readers that are behind at different places all read from the beginning of a group at some time, and from there
+        on they share joined messages. At least one block of the worker is returned, even if it is larger than
+        `limit_bytes`. `after` must be at least `oldest - 1`.
 
         Raises:
             LookupError: `after` is older than the log.
@@ -326,7 +330,7 @@ class EventLog:
         prefix = events_prefix(taken)
         chunk = Chunk(after + 1, last, b"".join((prefix, *parts)), len(prefix))
         for part in parts:
-            part.release()  # a bytearray cannot grow while a memoryview of it exists
+            part.release()  # the bytearray of a segment cannot grow while a memoryview of it exists
         if self.is_shared:
             self._share(key, chunk)
             self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
@@ -356,7 +360,7 @@ class EventLog:
         return self.head
 
     def appended_at(self, sequence: int) -> float:
-        """Return when event `sequence` was appended, on the log's clock; the present time if the event is not here."""
+        """Return the time at which event `sequence` was appended; the present time if the event is not in the log."""
         if not self.oldest <= sequence <= self.head:
             return self.clock()
         return self._entries[self._index_of(sequence)].appended_at(sequence)
@@ -395,7 +399,10 @@ class EventLog:
         return Gap(first, last, GapReason.GAP_REASON_RING_EVICTED)
 
     def trim_oldest(self, floor: int) -> Gap | None:
-        """Forget the oldest entry, whatever the retention is, and return its range; None if it ends behind `floor`."""
+        """Forget the oldest entry, even if it is retained, and return its range.
+
+        Return None if there is no entry, or if the oldest entry ends behind `floor`.
+        """
         return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
     def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:

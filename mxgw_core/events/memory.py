@@ -7,21 +7,21 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class MemoryUse:
-    """Bytes in use, one field for each purpose. The metrics report every field, also one that is added later."""
+    """The bytes of memory in use, one field for each purpose. The metrics report all fields, including future ones."""
 
-    # Events in the event logs.
+    # The memory of the events in the event logs.
     log: int = 0
-    # Messages that were joined from the logs for several readers, and the chunks that filters made of these messages.
+    # The memory of the joined messages (see log.py), and of the chunks that filters made of these messages.
     joined: int = 0
-    # Events set aside for subscribers that fell behind.
+    # The memory of the events that lie in the backlogs of subscribers that fell behind.
     backlog: int = 0
-    # Item records.
+    # The memory of the item records.
     items: int = 0
-    # Large requests, from their arrival until they are answered.
+    # The memory of large requests, from their arrival until they are answered.
     requests: int = 0
-    # Remembered answers of filters.
+    # The memory of the filters' answers that are remembered.
     answers: int = 0
-    # Remembered request ids of sessions that have ended.
+    # The memory of the request ids that are remembered for sessions that have ended.
     request_ids: int = 0
 
     @property

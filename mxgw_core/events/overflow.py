@@ -1,7 +1,7 @@
 """What happens when a reader is over its limits: its policy is asked, and the policy's action is carried out.
 
 For each action that drops events, one function puts the reader's `Source` into another state. `Overflow` asks the
-policies, carries out their actions, and has the timers of the actions that wait.
+policies and carries out their actions. It has timers for the actions `Tolerate` and `Block`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST_BLOCK_S = 60.0
 _SHORTEST_RECHECK_S = 0.01
 
 
-# What an action makes of the unread events
+# The next functions change a reader's unread events, as an action of a policy demands.
 
 
 def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
@@ -53,12 +53,12 @@ def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
 
 
 def refuse_newest(source: FromLog | Aside | Gathering, resume_below_events: int, why: str) -> Refusing:
-    """Set all unread events aside, and drop arriving events until at most `resume_below_events` events are unread."""
+    """Move all unread events to a backlog, and drop arriving events until at most `resume_below_events` are unread."""
     return Refusing(set_aside(source), max(0, resume_below_events), why)
 
 
 def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering:
-    """Keep the newest data change of every item, and all events of other kinds, until the reader has caught up."""
+    """Drop every data change for which a newer one of the same item exists, until the reader has caught up."""
     if isinstance(source, Gathering):
         gathering = source
     else:
@@ -94,10 +94,11 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
 
 
 def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError:
-    """Return the error that ends a stream whose reader did not even read the events that were queued for it.
+    """Return the error for a stream that is cut off, because its reader has read nothing for `drain_s`.
 
-    Everything up to sequence `written` was written to the transport. After an overflow, the new error says that the
-    loss begins behind `written`; any other error is returned unchanged.
+    `error` is the error with which the stream was about to end. If it is a `SubscriberOverflow`, a copy is returned
+    that says that the loss begins behind `written`, the last sequence written to the transport. Any other error is
+    returned unchanged.
     """
     if not isinstance(error, SubscriberOverflow):
         return error
@@ -108,7 +109,7 @@ def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError
     )
 
 
-# Asking the policies, and carrying out their actions
+# The rest of the module asks the policies, and carries out their actions.
 
 
 class Cancellable(Protocol):
@@ -128,7 +129,8 @@ class Overflow:
         call_later: works like `call_later` of the event loop, in seconds of `clock`.
 
     Attributes:
-        hold: `hold(True)` stops the worker's events, `hold(False)` lets them come again; None where this is impossible.
+        hold: `hold(True)` stops reading events from the worker, `hold(False)` continues to read them; None where events
+            cannot be stopped.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class Overflow:
         self._blocked_at = 0.0
         # Ends a `Block` when its timeout has expired.
         self._block_timer: Cancellable | None = None
-        # The next time at which policies that tolerated are asked again, and the timer for this time.
+        # The next time at which policies that have tolerated an overflow are asked again, and the timer for this time.
         self._recheck: tuple[float, Cancellable] | None = None
 
     def usable(self, policy: OverflowPolicy, source: str) -> OverflowPolicy:
@@ -179,7 +181,7 @@ class Overflow:
             subscriber.over_since = None
 
     def stop(self) -> None:
-        """Let the worker's events come again, and cancel every timer."""
+        """Continue to read the worker's events if a reader has stopped them, and cancel every timer."""
         self.unblock()
         self._cancel_recheck()
 
@@ -200,7 +202,7 @@ class Overflow:
     def _carry_out(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
         source, why = subscriber.source, subscriber.why_dropped
         if not isinstance(source, FromLog | Aside | Gathering):
-            return  # in the states `Refusing` and `Ending` an earlier decision is still in force
+            return  # in the states `Refusing` and `Ending` an earlier action is still being carried out
         match action:
             case actions.Disconnect():
                 self._disconnect(subscriber, lag)
@@ -215,7 +217,7 @@ class Overflow:
             case actions.Conflate():
                 subscriber.source = conflate(source, subscriber.policy_name)
                 if not subscriber.fits():
-                    # Even the conflated events are more than the limits allow.
+                    # The events that remain after conflating still exceed the limits.
                     self._disconnect(subscriber, lag)
             case actions.Select(keep):
                 subscriber.source = aside = set_aside(source)
@@ -257,7 +259,7 @@ class Overflow:
 
     def _block(self, subscriber: Subscriber, lag: Lag, action: actions.Block) -> None:
         if self._blocked_by is not None:
-            return  # another reader already stops the events; this policy is asked again when they come
+            return  # another reader has stopped the events already; this policy is asked again when new events come
         if self.hold is None or subscriber.is_internal:
             self._carry_out(action.then, subscriber, lag)
             return
@@ -279,7 +281,10 @@ class Overflow:
         self.hold(True)
 
     def unblock(self, only: Subscriber | None = None) -> None:
-        """If a reader stops the worker's events, let them come again. `only` restricts this to one reader."""
+        """Continue to read the worker's events if a reader has stopped them.
+
+        With `only`, do so only if this reader has stopped them.
+        """
         subscriber = self._blocked_by
         if subscriber is None or only not in (None, subscriber):
             return
@@ -294,5 +299,5 @@ class Overflow:
 
     @property
     def stalled_ms(self) -> int:
-        """For how many milliseconds a reader has now stopped the worker's events; 0 when no reader stops them."""
+        """How many milliseconds ago a reader stopped the worker's events; 0 when the events are not stopped."""
         return int((self._clock() - self._blocked_at) * 1000) if self._blocked_by is not None else 0

@@ -84,19 +84,23 @@ def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
 
 
 Piece: TypeAlias = Chunk | Gap
-# A kept event (sequence, encoded record), or a gap passed on unchanged.
+# An entry for `packed`: a kept event (its sequence and its encoded record), or a gap that is yielded unchanged.
 Kept: TypeAlias = tuple[int, bytes] | Gap
 
 
 def packed(after: int, kept: Iterable[Kept], until: int, reason: GapReason.ValueType, detail: str) -> Iterator[Piece]:
-    """Yield pieces for everything behind `after` up to `until`: what is `kept`, and gaps with `reason` for the rest."""
+    """Yield pieces for the range behind `after` up to `until`: the entries in `kept`, and gaps for the rest.
+
+    The gaps have `reason` and `detail`.
+    """
     piece = _Packing(reason, detail)
     at = after
     for entry in kept:
         is_gap = isinstance(entry, Gap)
         first = entry.first if isinstance(entry, Gap) else entry[0]
         if first > at + 1:
-            # Kept events before the first lost run become a piece of their own, and so does a lost run before a gap.
+            # Kept events that come before the first lost run become a piece of their own. A lost run right before a gap
+            # becomes a piece of its own too.
             if is_gap or (piece.records and not piece.runs):
                 yield from piece.close()
             piece.lose(at + 1, first - 1)
@@ -159,7 +163,7 @@ class _Packing:
 
 
 def unpacked(entries: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield the given entries split up: every lost run, and every run of consecutive events, is an entry of its own."""
+    """Split the given pieces: yield every lost run, and every run of consecutive events, as a piece of its own."""
     gap: Gap | None = None
     for entry in entries:
         if isinstance(entry, Gap) and entry.runs:

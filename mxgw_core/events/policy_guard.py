@@ -1,4 +1,4 @@
-"""Checks overflow policies, which come from plugins: their attributes, their answers, and the time that they take.
+"""Checks overflow policies, which come from plugins: their attributes, their actions, and how long their calls take.
 
 When a policy fails, the gateway does what `disconnect`, core's own policy, would do.
 """
@@ -61,7 +61,7 @@ class PolicyGuard:
         return policy
 
     def ask(self, subscriber: Subscriber, lag: Lag) -> Action:
-        """Ask the subscriber's policy; the answer is `Disconnect` when the policy fails."""
+        """Return the action that the subscriber's policy chooses; `Disconnect` when the policy fails."""
         budget = Budget(POLICY_BUDGET_S)
         try:
             with budget:
@@ -78,7 +78,7 @@ class PolicyGuard:
         return action
 
     def wanted(self, keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
-        """Return the items that a policy's `Select.keep` wants to keep; see the function `wanted`."""
+        """Return the items that `Select.keep` of a policy's action keeps; see the function `wanted`."""
         return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
 
     def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
@@ -159,7 +159,7 @@ def wanted(
     """
     found: set[EventItem] = set()
     rest, asked = iter(items), 0
-    while True:  # goes on with a new budget if the time has expired by no fault of `keep`
+    while True:  # when the time is over by no fault of `keep`, the loop continues with a new budget
         with Budget(budget_s) as budget:
             began = time.perf_counter()
             until = began + budget_s

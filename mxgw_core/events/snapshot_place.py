@@ -25,11 +25,14 @@ class SnapshotAt:
     def __init__(self) -> None:
         self._is_wanted = True
         self._is_fetching = False
-        # The position of the snapshot that was fetched; None as long as there is none.
+        # The position of the snapshot that was fetched; None while there is no such snapshot.
         self._position: int | None = None
 
     def want_again(self) -> None:
-        """Fetch another snapshot. The one that is there, if any, is sent only when the stream ends before that."""
+        """Let another snapshot be fetched.
+
+        A snapshot that was fetched before is sent only if the stream ends before the other one is fetched.
+        """
         self._is_wanted = True
 
     def fetched(self, position: int) -> None:
@@ -40,9 +43,9 @@ class SnapshotAt:
     def due(self, delivered: int, *, is_ending: bool) -> SnapshotWanted | SnapshotDue | None:
         """Return what to do before the next piece, for a reader that was handed everything up to `delivered`.
 
-        None means that the next piece comes first. When a gap has passed the snapshot's place, a new snapshot is
-        fetched, because the old one lacks values that were lost in the gap. A stream that is ending fetches no
-        snapshot: it would end before it could reach the snapshot's position.
+        None means that the reader gets the next piece first. When a gap covers the snapshot's position and reaches
+        beyond it, a new snapshot is fetched, because the old one lacks values that were lost in the gap. For a stream
+        that is ending no snapshot is fetched, because the stream would end before the snapshot's position.
         """
         if self._is_fetching:
             return None
@@ -54,7 +57,7 @@ class SnapshotAt:
         return SnapshotDue() if delivered == self._position else None
 
     def feed(self, piece: Piece) -> tuple[Piece, ...]:
-        """Return the piece, or its two parts if the snapshot's place lies within it."""
+        """Return the piece; if the snapshot must be sent in the middle of it, return its two parts."""
         position = self._position
         if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
             return piece.split(position)

@@ -2,7 +2,7 @@
 
     FromLog     reads the log from a cursor on: the usual state, which needs no memory but the cursor
     Aside       reads a backlog of its own, then the log
-    Gathering   gathers the newest value of each item, while the policy conflates or has a pace
+    Gathering   gathers the newest value of each item, while the policy conflates or has an interval
     Refusing    reads a backlog; arriving events are lost until enough of the backlog was read (`DropNewest`)
     Ending      reads a backlog, then the stream ends with an error
 
@@ -81,22 +81,31 @@ class Source:
     rest: FromLog | None = None
 
     def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog's pieces are as large as they are
-        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or if a pace waits."""
+        """Take the next piece; a piece from the log has about `limit_bytes` at most.
+
+        Return None if there is no piece, or if the policy's interval has not ended yet.
+        """
         return self.backlog.pop() if self.backlog else None
 
     def then(self) -> Source:
-        """Return the state that follows after `next` or `arrived`: nearly always this state itself."""
+        """Return the state that the reader is in after a call of `next` or `arrived`; nearly always this same state."""
         return self
 
     def arrived(self) -> None:
-        """Process the events appended to the log since the last call. Most states do nothing and read the log later."""
+        """Process the events appended to the log since the last call.
+
+        Most of the five states do nothing here, because `next` reads these events later.
+        """
 
     def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether the reader is over its limits, so that its policy must be asked."""
         return self.lag(granted).exceeds(limits)
 
     def due_in_s(self) -> float | None:
-        """Return in how many seconds the next events can be taken; None when no pace holds events back."""
+        """Return after how many seconds the gathered events become readable.
+
+        None when the policy has no interval, or when no events wait for the end of the interval.
+        """
         return None
 
     @property
@@ -117,14 +126,14 @@ class Source:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory this reader uses: its events outside the log, and what finds them."""
+        """About how many bytes of memory the reader's unread events outside the log use."""
         own = self.backlog.memory_bytes if self.backlog is not None else 0
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
     def unread(self) -> Unread:
-        """Return how much was not taken yet.
+        """Return how many events the reader has not taken yet, their bytes, and the age of the oldest.
 
-        Gathered events are counted as old as the first event that was gathered, even if this event was replaced.
+        All gathered events have the age of the event that was gathered first, even if that event was replaced.
         """
         events = size = 0
         since: float | None = None
@@ -132,12 +141,16 @@ class Source:
             if part:
                 events, size = events + part.events, size + part.bytes
                 since = part.since if since is None else since
-        assert self.rest is not None  # `Ending` has an `unread` of its own
+        assert self.rest is not None  # this is called only in states with a `rest`; `Ending` overrides this method
         return self.rest.and_before(events, size, since)
 
     def lag(self, granted: Granted) -> Unread:
-        """Return how much counts against the limits. `seconds` is the age of the oldest event still in the log."""
-        assert self.rest is not None  # only `Ending` has no `rest`, and then no policy is asked
+        """Return the events, bytes and seconds that are compared with the reader's limits.
+
+        Old events that the reader asked for when it attached do not count. `seconds` is the age of the oldest unread
+        event that is still in the log.
+        """
+        assert self.rest is not None  # only `Ending` has no `rest`, and in this state no policy is asked
         in_log = self.rest.lag(granted)
         free_events, free_bytes = (0, 0) if granted.is_delivered else self._granted_unread(granted)
         events = size = 0
@@ -149,7 +162,7 @@ class Source:
         )
 
     def _granted_unread(self, granted: Granted) -> tuple[int, int]:
-        """Return how much of the unread part outside the log is what the reader asked for: events and bytes."""
+        """Return how many unread events outside the log the reader asked for when it attached, and their bytes."""
         return self.backlog.until(granted.head) if self.backlog is not None else (0, 0)
 
 
@@ -197,7 +210,10 @@ class FromLog(Source):
         )
 
     def and_before(self, events: int, size: int, since: float | None) -> Unread:
-        """Return how much of the log is unread, plus `events` events of `size` bytes whose oldest came at `since`."""
+        """Return the sum of two parts: what is unread in the log, and other unread events.
+
+        The other part has `events` events of `size` bytes, and the oldest of them came at `since`.
+        """
         log = self.log
         if since is None and not self.is_read:
             since = log.appended_at(self.cursor + 1)
@@ -207,10 +223,11 @@ class FromLog(Source):
         )
 
     def move_to(self, sequence: int) -> None:
-        """Continue to read the log behind `sequence`."""
+        """Let the next read of the log begin behind `sequence`."""
         self.cursor = sequence
         events, size = self.log.after(sequence)
-        # How much of everything ever appended was taken. The lag is the difference to the log's own counts.
+        # How many of all events ever appended to the log lie up to the cursor, and their bytes. The log counts all that
+        # were appended; the difference is the lag.
         self.taken_events = self.log.appended_events - events
         self.taken_bytes = self.log.appended_bytes - size
 
@@ -240,9 +257,9 @@ class Aside(Source):
 class Gathering(Source):
     """Gathers the newest value of each item, and every event of another kind, from the log.
 
-    If the policy conflates, this state ends as soon as the reader has read everything gathered. If the policy has a
-    pace (`interval_s`), the state never ends, and gathered events become readable only at `due_at`. The backlog has the
-    events that are readable now.
+    If the policy conflates, this state ends as soon as the reader has read everything gathered. If the policy has an
+    interval (`interval_s`), the state never ends, and gathered events become readable only at `due_at`. The backlog has
+    the events that are readable now.
     """
 
     __slots__ = ("_asked_bytes", "_asked_events", "_seen_events", "backlog", "due_at", "gathered", "interval_s", "rest")
@@ -256,8 +273,8 @@ class Gathering(Source):
         self.due_at = rest.log.clock()
         # How many events had been appended to the log when events were last gathered.
         self._seen_events = rest.log.appended_events
-        # How much had been appended to the log when the policy last acted, or when gathered events last became
-        # readable.
+        # How many events, and how many bytes, had been appended to the log when the policy last acted, or when gathered
+        # events last became readable.
         self._asked_events = self._asked_bytes = 0
 
     def next(self, limit_bytes: int) -> Piece | None:
@@ -281,7 +298,10 @@ class Gathering(Source):
             room -= piece.events if isinstance(piece, Chunk) else 1
 
     def asked(self) -> None:
-        """Begin to count appended events again from 0: the policy is asked again when they exceed the limits."""
+        """Begin to count the appended events again from 0.
+
+        The policy is asked again when the events appended after this call exceed the limits.
+        """
         self._asked_events, self._asked_bytes = self.rest.log.appended_events, self.rest.log.appended_bytes
 
     def due_in_s(self) -> float | None:
@@ -297,7 +317,7 @@ class Gathering(Source):
             if self.interval_s:
                 self.arrived()
                 if not self.rest.is_read:
-                    return  # first everything must be gathered, so that the reader gets the last value of each item
+                    return  # the reader must get the last value of each item, so all events must be gathered before
             since = gathered.since
             gathered.release()
             if pieces := gathered.take():
@@ -316,7 +336,7 @@ class Gathering(Source):
         if not self.fits(limits, granted):
             return True
         log = self.rest.log
-        # Only events appended since the policy last acted count here. If the gathered events counted too, the policy
+        # Only events appended after the last call of `asked` count here. If the gathered events counted too, the policy
         # would be asked again at every event.
         events, size = log.appended_events - self._asked_events, log.appended_bytes - self._asked_bytes
         return not self.interval_s and (_exceeds(events, limits.events) or _exceeds(size, limits.bytes))
@@ -324,21 +344,22 @@ class Gathering(Source):
     def fits(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether what remains after conflating is within the limits.
 
-        All remaining events count against the limit in bytes. Only events that are never replaced count against the
-        limit in events. The newest values do not, because there is at most one for each item.
+        All remaining events count against the limit in bytes. Gaps, and events that are never replaced, count against
+        the limit in events. The newest values do not, because there is at most one for each item.
         """
         free_events, free_bytes = (0, 0) if granted.is_delivered else self._granted_unread(granted)
         size = self.gathered.bytes + self.backlog.bytes - free_bytes
         return not _exceeds(self.gathered.others - free_events, limits.events) and not _exceeds(size, limits.bytes)
 
     def _granted_unread(self, granted: Granted) -> tuple[int, int]:
-        return granted.unread_events, granted.unread_bytes  # an upper bound, because some of these were conflated
+        # An upper bound, because newer events have replaced some of them.
+        return granted.unread_events, granted.unread_bytes
 
 
 class Refusing(Source):
-    """Reads the backlog; arriving events are refused until at most `until_events` events of the backlog are unread.
+    """Reads the backlog, and refuses arriving events until at most `until_events` events of the backlog are unread.
 
-    Then one gap reports all refused events, and the reader continues in the state `aside`.
+    After that, one gap reports all refused events, and the reader continues in the state given as `aside`.
     """
 
     __slots__ = ("_aside", "_first", "_refused_events", "_since", "_until_events", "_why", "backlog", "rest")
@@ -365,7 +386,7 @@ class Refusing(Source):
         if refused or self._refused_events:
             self._refused_events += refused
             self.rest.move_to(self.rest.log.head)
-        else:  # only gaps of the worker have come: they need no room in the backlog, and keep their reasons
+        else:  # only gaps that the worker reported have come: they do not count as events, and keep their reasons
             self.rest.move_into(self.backlog)
             self._first = self.rest.cursor + 1
 
@@ -397,7 +418,10 @@ class Ending(Source):
 
 
 def first_source(log: EventLog, cursor: int, policy: OverflowPolicy, gap: Gap | None) -> Source:
-    """Return the first state of a reader that begins with `gap` (if there is one) and continues behind `cursor`."""
+    """Return the state of a reader that has just attached.
+
+    The reader first gets `gap`, if there is one, and then reads the log behind `cursor`.
+    """
     rest = FromLog(log, cursor)
     first: Aside | Gathering
     if isinstance(policy, PacedPolicy):
@@ -410,7 +434,7 @@ def first_source(log: EventLog, cursor: int, policy: OverflowPolicy, gap: Gap | 
 
 
 def settled(source: Source) -> Source:
-    """Return a state that has a backlog, and no gathered events: they were moved to the backlog."""
+    """Move gathered events to the backlog. Return a state that has a backlog, and no gathered events."""
     if isinstance(source, FromLog):
         return Aside(Backlog(), source)
     if isinstance(source, Gathering):
@@ -420,7 +444,10 @@ def settled(source: Source) -> Source:
 
 
 def set_aside(source: Source) -> Aside | Gathering:
-    """Return a state with everything unread in its backlog. `source` must be neither `Refusing` nor `Ending`."""
+    """Return a state that has everything unread in its backlog.
+
+    `source` must be neither `Refusing` nor `Ending`.
+    """
     aside = settled(source)
     assert isinstance(aside, Aside | Gathering)
     aside.rest.move_into(aside.backlog)

@@ -36,14 +36,17 @@ class StartPlace:
 
     @property
     def delivered(self) -> int:
-        """The sequence after which the stream begins: before the gap, so that a resume from here gets the gap again."""
+        """The sequence after which the stream begins.
+
+        If there is a gap, it lies right behind this sequence, so that a client that resumes here gets the gap again.
+        """
         return self.gap.first - 1 if self.gap is not None and self.gap.first else self.cursor
 
 
 def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> StartPlace:
-    """Return where a subscriber begins. Nothing is lost without a gap, and no gap covers events that are still held.
+    """Return where a subscriber begins. All missing events are in a gap, and no gap covers an event that the log holds.
 
-    `older_until`: a history store has everything behind `start` up to this sequence.
+    With `older_until`, a history store has everything behind `start` up to this sequence.
     """
     if isinstance(start, Position):
         return _resume(log, epoch, start, older_until or 0)

@@ -1,7 +1,10 @@
 """One reader of a session's log: its unread events, its filters, and counts of what was delivered to it.
 
-An Outlet reads a subscriber with `take`. The subscriber calls `on_work`, which the Outlet sets, when there is perhaps
-something to take.
+An Outlet reads a subscriber with `take`. When `take` perhaps returns something new, the subscriber calls the function
+`on_work`, which the Outlet has set.
+
+The module has more than 400 lines, because taking events, counting them and waiting for them change the same
+attributes.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ class Subscriber:
     """One reader. Made by `Distributor.attach`. Lives in the event loop.
 
     Args:
-        gap: the gap that the stream begins with, if there is one; without it, events of a history store may come first
-            (`feed`).
+        gap: the gap that the stream begins with; None when there is no gap, or when events of a history store are sent
+            in place of the gap (see `feed`).
         session_counts: counters for gaps and lost events, shared by all subscribers of the session.
 
     Attributes:
@@ -67,13 +70,14 @@ class Subscriber:
             after this sequence and misses nothing.
         is_internal: the reader belongs to the gateway itself, for example to the dashboard, and is never disconnected
             for being slow.
-        is_idle: its Outlet waits for new events only, and will take any number of them at once, so a burst is no
-            overflow.
-        is_timed: its Outlet has a timer for events that a pace holds back; new events need not wake it.
-        on_work: called when there is perhaps something to take.
+        is_idle: the reader waits only for new events, and will take any number of them at once. So a burst of events is
+            no overflow.
+        is_timed: a timer will wake the reader when a pace, or the policy's interval, lets it continue. So new events
+            need not wake the reader.
+        on_work: called when `take` perhaps returns something.
         on_end: called once, when the end of the stream is decided.
-        on_taken: called after each piece that was taken, while the policy of this reader (`Block`) holds back the
-            worker's events.
+        on_taken: called after each piece that was taken. Set only while the action `Block` of this reader's policy
+            stops the worker's events.
     """
 
     def __init__(
@@ -113,9 +117,9 @@ class Subscriber:
         self.over_since: float | None = None
         self._controls: deque[bytes] = deque()
         self._snapshot: SnapshotAt | None = None
-        # Pieces that wait for the filters: taken from `source`, or given to `feed`.
+        # Pieces that still have to pass the filters. They were taken from `source`, or `feed` added them.
         self._staged: deque[Piece] = deque()
-        # How many events the filters have dropped since the reader last got a position.
+        # How many events the filters have dropped since the last frame with a position was returned.
         self._skipped_events = 0
         self.is_idle = self.is_timed = False
         self.on_work: Callable[[], None] | None = None
@@ -137,11 +141,14 @@ class Subscriber:
         """The error that ends the stream after everything unread was delivered; None if no end is decided yet."""
         return self.source.error if isinstance(self.source, Ending) else None
 
-    # how far it is behind
+    # The next properties and methods report how far the reader is behind.
 
     @property
     def unread(self) -> Unread:
-        """How much was not taken yet, including the old events that the reader asked for when it attached."""
+        """The number, the bytes and the age of the unread events.
+
+        The old events that the reader asked for when it attached are counted too.
+        """
         return self.source.unread()
 
     @property
@@ -151,7 +158,7 @@ class Subscriber:
 
     @property
     def memory_bytes(self) -> int:
-        """About how many bytes of memory this reader uses: its events outside the log, and what finds them."""
+        """About how many bytes of memory the reader's unread events outside the log use."""
         staged = sum(piece.batch_bytes for piece in self._staged if isinstance(piece, Chunk))
         return self.source.memory_bytes + staged
 
@@ -166,15 +173,21 @@ class Subscriber:
         return isinstance(self.source, Gathering) and not self.source.interval_s
 
     def is_over_limit(self) -> bool:
-        """Whether its lag is beyond its limits, so that its policy must be asked."""
+        """Whether the reader's lag is beyond the limits, so that the policy must be asked."""
         return self.source.is_over(self.limits, self._granted_now())
 
     def fits(self) -> bool:
-        """Whether what remains after conflating is within the limits; True when the reader does not conflate."""
+        """Whether the events that remain after conflating are within the limits.
+
+        True when the reader's events are not conflated.
+        """
         return not isinstance(self.source, Gathering) or self.source.fits(self.limits, self._granted_now())
 
     def lag(self) -> Lag:
-        """Return the lag that the policy gets. The first call records that the reader went over its limits now."""
+        """Return the lag that the policy gets. Called only when the reader is over its limits.
+
+        The first such call also records in `over_since` that the reader went over its limits now.
+        """
         now = self.log.clock()
         if self.over_since is None:
             self.over_since = now
@@ -197,10 +210,10 @@ class Subscriber:
         self._granted.is_delivered = self.delivered >= self._granted.head
         return self._granted
 
-    # what comes in
+    # The next methods are called when something new came for the reader.
 
     def arrived(self) -> None:
-        """Let the present state process what was appended to the log, and change to the next state if necessary."""
+        """Let `source` process the events appended to the log, and replace `source` if another state follows."""
         self.source.arrived()
         self._go_on()
 
@@ -213,12 +226,15 @@ class Subscriber:
             self.wake()
 
     def send(self, frame: bytes) -> None:
-        """Queue a control frame; it goes out before the next events."""
+        """Queue a control frame; `take` returns it before any more events."""
         self._controls.append(frame)
         self.wake()
 
     def want_snapshot(self) -> None:
-        """Let `take` return `SnapshotWanted` next. The snapshot is sent where its position lies in the stream."""
+        """Let `take` return `SnapshotWanted` next.
+
+        The snapshot is then sent after the events up to the snapshot's position.
+        """
         if self._snapshot is None:
             self._snapshot = SnapshotAt()
         else:
@@ -231,16 +247,16 @@ class Subscriber:
             self._snapshot.fetched(position)
 
     def feed(self, older: Piece) -> None:
-        """Give a piece of a history store to the reader: `take_fed` returns it before anything else is taken."""
+        """Add a piece of a history store. `take_fed` returns what the filters let pass of it."""
         self._staged.append(older)
 
-    # what goes out
+    # The next methods return what the reader's stream sends.
 
     def take(self, limit_bytes: int) -> Output | None:
         """Return what to send next, up to about `limit_bytes` of events at once; None when there is nothing to send.
 
-        None is also returned while filters must be asked about more items (`is_asking`), and while a pace holds events
-        back.
+        None is also returned while filters must be asked about more items (`is_asking`), and while the policy's
+        interval has not ended.
         """
         source = self.source
         if type(source) is FromLog and not (self._controls or self._staged or self._snapshot or self.filters):
@@ -277,7 +293,7 @@ class Subscriber:
 
     @property
     def is_asking(self) -> bool:
-        """Whether a piece still waits, because the filters must be asked about more items."""
+        """Whether a piece cannot be returned yet, because the filters must first be asked about more items."""
         return bool(self._staged)
 
     def _next(self, limit_bytes: int) -> Piece | None:
@@ -292,7 +308,7 @@ class Subscriber:
                 return None
 
     def _go_on(self) -> bool:
-        """Change to the next state if the present state is finished; return whether the state has changed."""
+        """Replace `source` if another state follows; return whether it was replaced."""
         source = self.source
         then = source.then()
         if then is source:
@@ -331,7 +347,7 @@ class Subscriber:
         return self._hand_over_passed(passed)
 
     def _hand_over(self, piece: Piece) -> None:
-        """Count a piece that the reader gets as a whole."""
+        """Count a whole piece as handed over: as delivered events, or as a gap."""
         if type(piece) is Chunk:
             self.delivered = piece.last
             counts = self.counts
@@ -342,7 +358,7 @@ class Subscriber:
         reason = GapReason.Name(piece.reason).removeprefix("GAP_REASON_")
         self._counts_of_session.count(GAP_FRAMES, reason)
         if piece.last:
-            if not piece.runs:  # with `runs`, the next chunk has the rest of the range and moves `delivered`
+            if not piece.runs:  # after a gap with `runs`, the next chunk has the rest of the range and sets `delivered`
                 self.delivered = piece.last
                 self._skipped_events = 0
             lost = piece.count or piece.last - piece.first + 1
@@ -350,7 +366,10 @@ class Subscriber:
             self._counts_of_session.count(LOST, reason, by=lost)
 
     def _hand_over_passed(self, passed: Passed) -> Chunk | Progress | None:
-        """Count what the filters let pass, and return it. If nothing passed, return sometimes a Progress, else None."""
+        """Count the events that the filters let pass, and return their chunk.
+
+        When no event passed, return a Progress if enough events were dropped since the last position, else None.
+        """
         self.delivered = passed.last
         self.counts.filtered_events += passed.events - passed.passed
         if passed.kept is None:
@@ -367,15 +386,18 @@ class Subscriber:
             return Progress(self.delivered)
         return None
 
-    # waiting
+    # The next methods wake a reader, or wait for something to read.
 
     def wake(self) -> None:
-        """Call `on_work`, because there is perhaps something to take."""
+        """Call `on_work`, because `take` perhaps returns something now."""
         if self.on_work is not None:
             self.on_work()
 
     async def wait(self) -> None:
-        """Wait until `take` perhaps has something. Only for internal readers, which have no outlet and no filters."""
+        """Wait until `take` perhaps returns something.
+
+        Only internal readers wait in this way, because they have no Outlet and no filters.
+        """
         due_s = self.source.due_in_s()
         if self._controls or self.end_error is not None or (due_s is None and not self.is_caught_up):
             return

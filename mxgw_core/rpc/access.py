@@ -1,4 +1,4 @@
-"""Decides who a caller is, and what the caller is allowed to do: combines the answers of the plugins.
+"""Decides who a caller is, and what the caller is allowed to do, by combining the answers of the plugins.
 
 If no plugin authenticates, every local caller is the anonymous identity.
 """
@@ -33,8 +33,8 @@ from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 
 # Headers with credentials, for this gateway or for a proxy in front of it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
-# For these methods the decision is complete only after `authorize`: for a command when its guards were asked, for
-# a stream when it attaches.
+# For these methods `authorize` is not the whole decision. The decision about a command is complete after its guards
+# were asked, and the decision about a stream when its subscriber attaches.
 _DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
 # Methods that use or end a session. Other methods only read its state.
 _USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
@@ -76,11 +76,11 @@ def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class LastPart:
-    """What the guards of a command decided: the last part of the decision about the command.
+    """What the guards decided about a command. This completes the decision that `authorize` has begun.
 
     Attributes:
         items: the items about which the guards were asked; None as long as no guard was asked.
-        denied: Key: the index of a denied input. Value: the reason.
+        denied: the denied inputs. Key: the index of the input. Value: the reason.
     """
 
     items: Sequence[ItemRecord | None] | None = None
@@ -88,7 +88,10 @@ class LastPart:
 
 
 class AccessControl:
-    """Combines and counts the answers of the plugins. A plugin that fails, or answers unclearly, refuses the call."""
+    """Combines and counts the answers of the plugins.
+
+    When a plugin fails, or gives no valid answer, the call is refused.
+    """
 
     def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
         self._plugins = plugins
@@ -165,7 +168,7 @@ class AccessControl:
             AccessDenied: a plugin denies the call, or a plugin failed.
         """
         if request.moment is Moment.LIST:
-            # The check of one entry in a list is not a call of its own, so it is neither recorded nor counted.
+            # This checks one entry of a list, and not a call. So the decision is neither recorded nor counted.
             self._authorized(request)
             return
         try:
@@ -277,7 +280,9 @@ class AccessControl:
         return [answer.value for answer in answers]
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
-        """Return the plugins' rules for what this identity is allowed to do with items, which are named by reference.
+        """Return the plugins' rules about the items that this identity is allowed to read and to write.
+
+        These rules name items by reference, so they need no session.
 
         Raises:
             AccessDenied: a plugin failed.

@@ -11,7 +11,7 @@ from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices, turn
 E_ACCESSDENIED = -2147024891
 ITEM_DENIED = "ITEM_DENIED"
 
-# Key: the name of a bulk command. Value: its repeated field that has the inputs.
+# Key: the name of a bulk command. Value: the name of the repeated field that has the command's inputs.
 _INPUTS = {
     "subscribe_bulk": "items",
     "unsubscribe_bulk": "item_handles",
@@ -59,7 +59,10 @@ async def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxComman
 
 
 async def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.BulkResult:
-    """Return one result per input: `results` has those of the allowed inputs, and each denied input gets a refusal."""
+    """Return one result per input.
+
+    `results` has the results of the allowed inputs, in order. For each denied input a refusal is put in its place.
+    """
     allowed = iter(results.items)
     refusals = {why: _refusal(why) for why in set(denied.values())}
     merged = c.BulkResult()

@@ -1,4 +1,4 @@
-"""Counts of calls: how each ended, by method and code, how long it took, and whether its caller was let in.
+"""Counts of calls, by method: how they ended, how long they took, and whether their callers were let in.
 
 Only methods of served services have counts of their own. Calls of all other methods share one count, because strangers
 can invent any number of names.
@@ -21,7 +21,7 @@ DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class AccessOutcome(enum.Enum):
-    """Whether a caller was let in, and if not, why. A closed set, so that it can be a label of a metric."""
+    """Whether a caller was let in, and if not, why. The values are labels of a metric, so there are only a few."""
 
     OK = "ok"
     UNAUTHENTICATED = "unauthenticated"
@@ -47,7 +47,7 @@ class AccessOutcome(enum.Enum):
         return cls.REFUSED
 
 
-# A subclass must come before its base class.
+# An error class must come before its base class, because the first class that matches decides.
 _OUTCOMES: tuple[tuple[type[e.GatewayError], AccessOutcome], ...] = (
     (e.TooManyAttempts, AccessOutcome.TOO_MANY_ATTEMPTS),
     (e.Unauthenticated, AccessOutcome.UNAUTHENTICATED),
@@ -97,7 +97,7 @@ class CallCounts:
         return self.methods.setdefault(path, MethodCounts(path, streams=streams))
 
     def unlisted_handler(self) -> grpc.GenericRpcHandler:
-        """Return a handler to add after all others: it only counts the calls that no other handler took."""
+        """Return a handler that only counts the calls that no other handler took. It must be added after all others."""
         return _Unlisted(self)
 
 
@@ -106,5 +106,5 @@ class _Unlisted(grpc.GenericRpcHandler):
         self._figures = figures
 
     def service(self, handler_call_details: Any) -> None:
-        del handler_call_details  # the caller chose the name freely, so it is not counted by name
+        del handler_call_details  # the caller can invent any method name, so there is no count for each name
         self._figures.unlisted += 1

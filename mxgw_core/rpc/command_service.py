@@ -65,7 +65,8 @@ class CommandService:
             encoded = EncodedCommand.of(command)
         is_repeatable = bool(request.request_id)
         answer = call_worker(session, to_worker, timeout_s, mx=encoded)
-        # The request may be large and the worker slow, so this call keeps no form of the request while it waits.
+        # The request can be large and the worker slow. So this call holds neither the request nor its encoded bytes
+        # while it waits.
         del request, asked, command, to_worker, encoded
         reply = (await answer).mx
         if is_repeatable:
@@ -109,7 +110,11 @@ class CommandService:
         return await without(command, denied)
 
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
-        """Return the guards for this caller. Plugins are asked again if the caller, or the caller's claims, changed."""
+        """Return the guards for this caller.
+
+        Plugins are asked again if the session's last call came from another caller, or if `Identity.claims` is another
+        object than in that call.
+        """
         known = self._guards.get(session)
         if known is not None and known[0] == identity and known[0].claims is identity.claims:
             return known[1]
@@ -136,7 +141,7 @@ class CommandService:
     ) -> pb.BrowseResponse:
         """Return a page of the nodes that the guards show. Page length and page token reveal no hidden nodes.
 
-        A page token is the number of shown nodes before the page, so every search begins at the first node.
+        A page token contains the number of shown nodes before the page. So every call reads from the first node on.
 
         Raises:
             InvalidRequest: the page token belongs to another query.
@@ -183,7 +188,7 @@ class CommandService:
 
 
 def _kind_of(command: c.MxCommand) -> str:
-    """Return the name of a command in the contract.
+    """Return the name that the contract gives to this command.
 
     Raises:
         InvalidRequest: the message has no command that this gateway knows.

@@ -62,13 +62,13 @@ class EventService:
             if session.distributor.detach(subscriber):
                 session.detached()
 
-    # attaching
+    # The next methods attach a subscriber.
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
         """Return a history store that has events behind the client's position, if the log does not have all of them.
 
-        None also for callers with a filter. The filter decides by item records, and the records of items that ended
-        long ago may be forgotten.
+        For a caller with a filter, None is returned too: the filter decides by item records, and the records of items
+        that ended long ago are perhaps forgotten.
         """
         if not request.start.HasField("after"):
             return None
@@ -131,7 +131,7 @@ class EventService:
             older_until=older.reach if older is not None else None,
         )
 
-    # serving
+    # The next method makes the object that serves a subscriber.
 
     def _outlet(
         self,
@@ -142,7 +142,8 @@ class EventService:
         heartbeat_s: float,
     ) -> Outlet:
         distributor, filters = session.distributor, subscriber.filters
-        assert filters is None or isinstance(filters, ItemFilters)  # only readers of a feed have other filters
+        # The other kind of filters is only for readers of a plugin's feed.
+        assert filters is None or isinstance(filters, ItemFilters)
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head
@@ -155,18 +156,21 @@ class EventService:
             paces=paces,
         )
 
-    # shutting down
+    # The next methods are for the shutdown of the gateway.
 
     def attached(self) -> int:
         """Return how many streams are open."""
         return self._open.streams
 
     async def drained(self, timeout_s: float) -> None:
-        """Return once no stream is left, or after `timeout_s`."""
+        """Wait until no stream is left, but not longer than `timeout_s`."""
         await self._open.drained(timeout_s)
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Ask every client to come back later, and end each stream after the events in the log; return their number."""
+        """Ask every client to come back later, and end each stream after the events in the log.
+
+        Return the number of streams.
+        """
         streams = [
             subscriber for session in self._registry.live() for subscriber in session.distributor.subscribers.values()
         ]

@@ -1,4 +1,4 @@
-"""Feeds, which are event streams of plugins. A feed has its own distributor, and the same outlets as a session."""
+"""Feeds, which are event streams of plugins. A feed has its own distributor, and is served by the same class Outlet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from mxgw_core.rpc.stream_requests import attach, start_of
 from mxgw_core.rpc.writers import ResponseWriter
 
 _EPOCH_BYTES = 16
-# How often limits in seconds are checked. (For a session, they are checked together with its worker's signs of life.)
+# How often limits in seconds are checked for a feed. (For a session, this is done together with the regular check
+# whether the worker still answers.)
 _CHECK_S = 1.0
 _NOTHING = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -87,7 +88,10 @@ class PluginFeed:
             self.distributor.detach(subscriber)
 
     def _attach(self, request: FeedRequest, call: Call) -> Subscriber:
-        """Attach a subscriber, with a snapshot if one is wanted. Nothing here waits, so nothing changes meanwhile."""
+        """Attach a subscriber, and ask for a snapshot if the client wants one.
+
+        Nothing here waits, so nothing changes meanwhile.
+        """
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         start = Start.NOW if request.start is None else start_of(request.start)
@@ -103,7 +107,7 @@ class PluginFeed:
         )
 
     def _info(self) -> SessionInfo:
-        """Return what overflow policies need: a description like that of a session, with the name of the feed."""
+        """Return the feed described as if it were a session, because overflow policies are given a `SessionInfo`."""
         log = self.distributor.log
         return SessionInfo(
             session_id=f"feed:{self._description.name}",

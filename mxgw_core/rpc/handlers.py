@@ -1,4 +1,4 @@
-"""One wrapper around every RPC: parse, authenticate, check, authorize, run, map errors.
+"""Handles every RPC in the same steps: authenticate, parse, check, authorize, run, and turn errors into statuses.
 
 Handlers are made from service descriptors, so that no service can leave out a step. Requests arrive as bytes, so that
 the gateway itself refuses a malformed request, with a clear error.
@@ -42,11 +42,13 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# The header with a correlation id, which proxies and tracing systems often send. A refusal has the id of its call.
+# The header with the id of a call. Proxies and tracing systems often send it. When the gateway refuses the call, its
+# answer has the same id.
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-# Reads and checks a request. Until the call has ended, the stack keeps a large request counted in the gateway's memory.
+# A function that reads and checks a request. It counts a large request in the gateway's memory. When the call ends, the
+# `ExitStack` subtracts the request again.
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any], ExitStack], Awaitable[tuple[Any, Call]]]
 
 
@@ -107,7 +109,8 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                # Only the service holds a reference to the request, so that it can free the request while it waits.
+                # Only the service's method holds a reference to the request, so that it can free the request while it
+                # waits.
                 with ExitStack() as held:
                     reply = (await _run(run(*await admit(data, context, held)))).SerializeToString()
                 code = "OK"
@@ -244,5 +247,5 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
-    except grpc.aio.InternalError:  # the caller has left; as long as a caller does not read, `abort` waits
+    except grpc.aio.InternalError:  # the caller has left (for a caller that only does not read, `abort` waits)
         raise asyncio.CancelledError from None

@@ -36,7 +36,7 @@ class _KeepNewest:
 
 
 class OwnSession:
-    """See api.InternalSession. `batch_bytes` limits the size of one frame of events."""
+    """Implements api.InternalSession. `batch_bytes` limits the size of one frame of events."""
 
     def __init__(self, session: Session, batch_bytes: int) -> None:
         self._session = session
@@ -120,4 +120,5 @@ async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> A
             case None:
                 await subscriber.wait()
             case _:
-                pass  # internal readers have no filters, no snapshots and no control frames
+                # The other kinds of output never come: internal readers have no filters, snapshots and control frames.
+                pass

@@ -20,7 +20,7 @@ class _Ending:
 
 
 class OpenStreams:
-    """All open streaming calls of the gateway. Each can be ended, for example when a key is revoked.
+    """All open streaming calls of the gateway. Each stream can be ended by itself, for example when its key is revoked.
 
     Lives in the event loop.
     """
@@ -34,7 +34,7 @@ class OpenStreams:
 
     @asynccontextmanager
     async def serving(self, stream: OpenStream) -> AsyncIterator[None]:
-        """Count `stream` as open while the block runs. To enter the block does not wait for anything.
+        """Keep `stream` in the list of open streams while the block runs. The block is entered without any wait.
 
         Raises:
             GatewayError: `end` was called for the stream. The block was cancelled.
@@ -92,7 +92,7 @@ class OpenCount:
             self._none_left.set()
 
     async def drained(self, timeout_s: float) -> None:
-        """Return once no stream is left, or after `timeout_s`."""
+        """Wait until no stream is left, but not longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._none_left.wait()

@@ -1,6 +1,6 @@
 """Decides what one subscriber's stream sends, and when. Nothing else writes to a stream of numbered events.
 
-The stream of a session and the stream of a plugin's feed are alike here: each has a distributor to read from,
+An Outlet serves streams of sessions and streams of plugins' feeds in the same way: each has a distributor to read from,
 a function that fetches a snapshot, and a function that makes heartbeats.
 
 `pump` writes until nothing is left, or until the transport accepts no more at once. It is called when events arrive,
@@ -36,7 +36,7 @@ from mxgw_core.rpc.writers import ResponseWriter
 # A stream with a pace takes pieces of about this size, which have a few dozen events, so that few events are sent at
 # once.
 _PACED_BYTES = 4 * 1024
-# The longest time for which a pace holds events back before the stream is looked at again: it may be about to end.
+# A pace is asked again after this time at the latest, because the end of the stream can be decided meanwhile.
 _LONGEST_HOLD_S = 0.25
 
 
@@ -49,7 +49,7 @@ class Fetched(Protocol):
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
         """Yield frames of about `limit_bytes` with the values that the reader may see, and the end of the snapshot.
 
-        An empty frame must not be sent: it asks the caller to let other tasks run.
+        An empty frame must not be sent: it only tells the caller to let other tasks run.
         """
 
 
@@ -87,22 +87,24 @@ class Outlet:
         self._heartbeat = heartbeat
         self._fetch_snapshot = fetch
         self._paces = paces
-        # Returns what to send next: at first from a history store, if there is one, and then from the log.
+        # Returns what to send next: at first the pieces of a history store, if there is one, and then the unread
+        # events.
         self._take: Callable[[int], Output | None] = subscriber.take
         self._snapshot: Fetched | None = None
         self._snapshot_frames: Iterator[bytes] | None = None
         # Everything up to this sequence was written.
         self._written = subscriber.delivered
         self._written_at = 0.0
-        # Whether the timer of the heartbeat has found that nothing was written for the whole interval.
+        # Whether nothing had been written for `heartbeat_s` when the timer of the heartbeat fired.
         self._is_silent = False
-        # What the stream's task must do next. While `_is_away` is true, nothing is written: the task has not done this
-        # yet, or the stream is over.
+        # The long work that the stream's task must do next; None when there is none. Nothing is written while
+        # `_is_away` is true, which means that this work is not done yet, or that the stream is over.
         self._job: Callable[[], Awaitable[None]] | None = None
         self._is_away = False
-        # `pump` runs, and was called again by something that it called itself, such as a filter of a plugin.
+        # `_is_pumping`: whether `pump` runs now. `_pump_again`: whether `pump` was called again meanwhile, by something
+        # that it had called itself, for example a filter of a plugin.
         self._is_pumping = self._pump_again = False
-        # The pieces of a history store are sent before the subscriber's own events.
+        # Whether the pieces of a history store are being sent. They come before the events of the log.
         self._is_sending_older = False
         # The error that ends the stream; the task raises it.
         self._error: BaseException | None = None
@@ -149,7 +151,7 @@ class Outlet:
                     timer.cancel()
             writer.abort()
 
-    # writing
+    # The next methods write frames.
 
     def pump(self) -> None:
         """Write until nothing is left, or until the transport accepts no more at once."""
@@ -169,7 +171,7 @@ class Outlet:
                 if self._is_away or not self._pump_again:
                     return
                 self._pump_again = False
-        except BaseException as error:  # filters, paces and snapshots can fail here as well as the transport
+        except BaseException as error:  # not only the transport can fail here, but also filters, paces and snapshots
             self._over(error)
         finally:
             self._is_pumping = self._pump_again = False
@@ -208,7 +210,7 @@ class Outlet:
                 return self._nothing_to_take()
             if type(output) is Chunk:
                 for pace in self._paces:
-                    pace.sent(output.events)  # counted before the reader can have the events
+                    pace.sent(output.events)  # the pace must count the events before the reader has them
                 return output.frame
             match output:
                 case Control(frame):
@@ -232,7 +234,8 @@ class Outlet:
         if subscriber.is_asking:
             self._call(turn)
             return None
-        if self._is_sending_older:  # nothing of the page was for this reader; the task gets the next page
+        if self._is_sending_older:
+            # The reader has got everything that it may see of the page, so the stream's task gets the next page.
             self._called.set()
         elif (due_s := subscriber.source.due_in_s()) is not None:
             return self._wait(due_s)
@@ -254,21 +257,24 @@ class Outlet:
         self.pump()
 
     def _held_s(self) -> float:
-        """Return for how long to hold events back now; 0 when no pace does, and once the end of the stream is decided.
+        """Return for how long paces hold events back now; 0 if none does, and once the end of the stream is decided.
 
-        Streams of one key share its pace. They try again after random times, because after fixed times the same stream
-        would be the first one again and again.
+        Streams of one key share the key's pace. They ask the pace again after random times. After fixed times, the same
+        stream would be the first one again and again.
         """
         if self._is_ending:
             return 0.0
         held_s = max(pace.wait_s() for pace in self._paces)
-        share = random.uniform(0.5, 1.0)  # noqa: S311  nothing secret
+        share = random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on this number
         return min(_LONGEST_HOLD_S, held_s) * share if held_s > 0 else 0.0
 
-    # silence, and the end
+    # The next methods send heartbeats, and end the stream.
 
     def _listen(self) -> None:
-        """Send a heartbeat when nothing was written for `heartbeat_s`. The only timer is set again when it fires."""
+        """Send a heartbeat if nothing was written for `heartbeat_s`, and set the timer of the next call.
+
+        A write does not change the timer that is already set.
+        """
         left_s = self._written_at + self._heartbeat_s - time.monotonic()
         if left_s <= 0:
             self._is_silent = True
@@ -283,7 +289,7 @@ class Outlet:
         return self._heartbeat(self._subscriber.delivered)
 
     def _ends(self) -> None:
-        """Note that the stream is about to end. From now on the reader has `overflow_drain_s` for each message."""
+        """Record that the stream is about to end. From now on the reader has `overflow_drain_s` for each message."""
         self._is_ending = True
         if not self._cutoff.expired():
             self._cutoff.reschedule(asyncio.get_running_loop().time() + self._drain_s)
@@ -293,7 +299,7 @@ class Outlet:
         self._is_away = True
         self._called.set()
 
-    # what the stream's own task does
+    # The next methods let the stream's own task do long work.
 
     def _call(self, job: Callable[[], Awaitable[None]]) -> None:
         """Let the stream's task do a job that takes long. Nothing is written until the job is done."""
@@ -315,7 +321,7 @@ class Outlet:
                 try:
                     raise error
                 finally:
-                    del error  # the traceback refers to this frame, so a kept error would refer to itself
+                    del error  # the traceback refers to the local variables, so the error would refer to itself
             if until():
                 return
             await self._called.wait()
@@ -330,12 +336,12 @@ class Outlet:
             self._snapshot = await self._fetch_snapshot()
         except GatewayError:
             if self._subscriber.end_error is None:
-                raise  # otherwise the end was decided meanwhile, and unread events are still delivered
+                raise  # if the end was decided meanwhile, unread events are still delivered
         else:
             self._subscriber.snapshot_fetched(self._snapshot.sequence)
 
     async def _send_older(self, older: AsyncGenerator[Piece, None]) -> None:
-        """Send what a history store has, one piece after another."""
+        """Send the pieces of a history store, one after another."""
         subscriber = self._subscriber
         self._take, self._is_sending_older = subscriber.take_fed, True
         async with aclosing(older):

@@ -9,7 +9,10 @@ from mxgw_worker.ipc.page_tokens import PAGE_SHARE
 
 
 class PageRoom:
-    """Counts what is on a page: at most `entries` entries, and about as many bytes as a worker puts on a page."""
+    """Counts the entries and bytes on a page.
+
+    A page has at most `entries` entries, and about as many bytes as a page of a worker.
+    """
 
     def __init__(self, entries: int, frame_bytes: int) -> None:
         self._entries = entries
@@ -19,7 +22,7 @@ class PageRoom:
         self.is_full = False
 
     def takes(self, entry: Message) -> bool:
-        """Return whether the entry fits on the page, and count it.
+        """Return whether the entry fits on the page. If it fits, it is counted.
 
         The first entry always fits. After an entry that did not fit, no other entry fits.
         """
@@ -49,7 +52,7 @@ def after_token(token: str) -> int:
     """Return the number in a page token; 0 for the first page, which has no token.
 
     Raises:
-        InvalidRequest: the gateway gives out no such token.
+        InvalidRequest: the text cannot be a page token of this gateway.
     """
     if not token:
         return 0

@@ -1,7 +1,7 @@
-"""Makes the hashes of request ids and calls. A caller repeats a call by sending the same request id again.
+"""Makes the hashes by which repeated calls are found: of request ids, and of what the calls contain.
 
-Only the hashes are kept, sent to a worker or written to disk. No hash is logged, because the value of a write could be
-guessed from its hash.
+A caller repeats a call by sending the same request id again. Only the hashes are kept, sent to a worker or written to
+disk. No hash is logged, because the value of a write could be guessed from its hash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ SHORTEST, LONGEST = 16, 64
 
 
 def request_key(identity: Identity, request_id: bytes) -> bytes:
-    """Return the key of a caller's request; empty without an id. The same id gives another caller another key.
+    """Return the hash of a request id and its caller; empty when there is no id.
+
+    The same id from another caller gives another hash.
 
     Raises:
         InvalidRequest: the id is too short or too long.
@@ -34,12 +36,12 @@ def request_key(identity: Identity, request_id: bytes) -> bytes:
 
 
 def body_digest(body: Message) -> bytes:
-    """Return the hash of a message: equal for equal messages."""
+    """Return the hash of a message. Equal messages have equal hashes."""
     return digest_of(body_bytes(body))
 
 
 def body_bytes(body: Message) -> bytes:
-    """Return the encoded message, for `digest_of`: equal for equal messages."""
+    """Return the encoded message, for `digest_of`. Equal messages give equal bytes."""
     return body.SerializeToString(deterministic=True)
 
 

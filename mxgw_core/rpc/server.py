@@ -29,7 +29,7 @@ _KEEPALIVE = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
-# Metadata has a key, a trace id, and not much more (docs/reference/security.md#metadata).
+# The metadata of a call has an API key, a trace id, and not much more. Source: docs/reference/security.md#metadata.
 _METADATA_BYTES = 16 * 1024
 
 
@@ -49,12 +49,14 @@ class GrpcServer:
             options=(
                 *_KEEPALIVE,
                 ("grpc.max_receive_message_length", limits.message_bytes),
-                # The code that makes a message limits its size. A frame of a stream is a little larger than its events.
+                # The code that makes a message limits its size already, so gRPC must not refuse any of these messages.
+                # A frame of a stream is a little larger than the events in it.
                 ("grpc.max_send_message_length", limits.message_bytes + 64 * 1024),
                 ("grpc.max_concurrent_streams", limits.connection_streams),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-                # Without this a second gateway on the port would start, and the two would share its connections.
+                # Without this option a second gateway could listen on the same port, and each would get some of the
+                # connections.
                 ("grpc.so_reuseport", 0),
             ),
             maximum_concurrent_rpcs=limits.concurrent_calls,

@@ -14,7 +14,7 @@ from mxgw_core.sessions.session import Session
 
 
 def live_session(session: Session) -> pb.Session:
-    """Return the message of a live session."""
+    """Return the contract's message that describes a live session."""
     session.distributor.trim()
     info = session.info()
     message = _common(info, session.request.lease_s)
@@ -34,14 +34,14 @@ def live_session(session: Session) -> pb.Session:
 
 
 def ended_session(ended: RememberedSession) -> pb.Session:
-    """Return the message of a session that ended."""
+    """Return the contract's message that describes a session that has ended."""
     message = _common(ended.info, ended.lease_s)
     message.closed_at.CopyFrom(timestamp_from_ns(int(ended.closed_at * 1e9)))
     return message
 
 
 def subscribers_of(session: Session) -> pb.ListSubscribersResponse:
-    """Return the subscribers of a live session and its counters."""
+    """Return the subscribers and the counters of a live session."""
     distributor = session.distributor
     distributor.trim()
     log = distributor.log

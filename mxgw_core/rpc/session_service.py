@@ -108,7 +108,10 @@ class SessionService:
         return response
 
     def _may_see(self, row: Session | RememberedSession, call: Call) -> bool:
-        """Return whether the caller is allowed to call GetSession for this session. A list shows only such sessions."""
+        """Return whether the caller is allowed to call GetSession for this session.
+
+        Only such sessions are in the caller's list.
+        """
         session_id, find = (row.id, row.info) if isinstance(row, Session) else (row.info.session_id, lambda: row.info)
         try:
             self._access.authorize(
@@ -138,7 +141,7 @@ class SessionService:
         """
         until = time.monotonic() + timeout_s
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
-        # The page has the position of the worker's first answer. Events after this position bring all later changes.
+        # The returned page has the position of the worker's first answer: all changes after it come as events.
         response: pb.GetSessionStateResponse | None = None
         room = PageRoom(size, self._settings.workers.frame_bytes)
         while response is None or (asked.page_token and not room.is_full):

@@ -14,7 +14,7 @@ from mxgw_core.events.filters import ItemFilters
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
-# The size of one page from the worker: about what a worker encodes, or a filter checks, in a millisecond.
+# The size of one page from the worker. To encode such a page, or to check it with a filter, takes about a millisecond.
 _PAGE_BYTES = 64 * 1024
 _TIMEOUT_S = 10.0
 _DATA_CHANGE = int(e.EventKind.EVENT_KIND_DATA_CHANGE)
@@ -23,7 +23,7 @@ _SNAPSHOT_TAG = bytes([StreamEventsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMessages:
-    """The values as of `sequence`; every newer value follows as an event.
+    """A snapshot: the values as of `sequence`. Every newer value follows as an event.
 
     `pages` are encoded `Snapshot`s that have items and no position. `filters` decide which values the reader may see;
     None shows all.
@@ -41,7 +41,7 @@ class SnapshotMessages:
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
         """Yield frames of about `limit_bytes` with the values that the reader may see, and the end of the snapshot.
 
-        An empty frame must not be sent: it asks the caller to let other tasks run.
+        An empty frame must not be sent: it only tells the caller to let other tasks run.
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:
@@ -53,7 +53,7 @@ class SnapshotMessages:
     def _parts(self, page: bytes, limit_bytes: int) -> Iterator[bytes]:
         """Yield what the reader may see of a page, in parts of about `limit_bytes`.
 
-        An empty part asks the caller to let other tasks run.
+        An empty part only tells the caller to let other tasks run.
         """
         items = e.Snapshot.FromString(page).items
         filters = self.filters

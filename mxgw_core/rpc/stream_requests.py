@@ -89,7 +89,7 @@ def attach(
 
     Raises:
         PositionLost: the resume would not be complete, and the request accepts only a complete resume.
-        GatewayError: see `_check_room` and `_policy_of`; or the session has ended.
+        GatewayError: raised by `_check_room` or `_policy_of`, or the session has ended.
     """
     if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
         place = distributor.decide(start, older_until)

@@ -45,8 +45,8 @@ async def count_parts(request_class: type[Message], data: bytes, items: int) -> 
     most_parts = _PARTS + _PARTS_PER_ITEM * items
     most_fields = _FIELDS + _FIELDS_PER_ITEM * items
     most_numbers = _NUMBERS + items
-    # `below` and `end` belong to the message that is being read: what its fields contain (see `_contents`), and the
-    # offset of its end. `around` has the same two values for each message around this one.
+    # `below` says what the fields of the message that is being read contain (see `_contents`), and `end` is the offset
+    # at which this message ends. `around` has the same two values for each message that contains this one.
     below, end = _contents(descriptor), len(data)
     around: list[tuple[Mapping[int, Descriptor | int], int]] = []
     at = fields = parts = numbers = 0
@@ -84,7 +84,7 @@ async def count_parts(request_class: type[Message], data: bytes, items: int) -> 
                 at += 8
             elif kind == 5:
                 at += 4
-            else:  # a group, which is a kind of field that the contract does not have
+            else:  # this is a group, and no message of the contract has groups
                 raise unreadable(request_class)
             if parts > most_parts or fields > most_fields:
                 count, what = (most_parts, "messages and texts") if parts > most_parts else (most_fields, "fields")
@@ -148,8 +148,9 @@ def _contents(descriptor: Descriptor) -> Mapping[int, Descriptor | int]:
 # Key: a field with a name that people read. Value: the most characters of this name; other texts can be longer.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
 _PAYLOAD_BYTES = 1024
-# The most messages in one request, for each item and in addition. An entry of a bulk write has two messages: itself and
-# its value. An array of mixed values has a message of at least two bytes for each value, so a limit is needed.
+# The most messages in one request are the first number for each item that `limits.items_per_call` allows, plus the
+# second number. An entry of a bulk write has two messages: itself and its value. An array of mixed values has a message
+# of at least two bytes for each value, so a request of a few megabytes can have very many.
 _MESSAGES_PER_ITEM = 3
 _MESSAGES_PER_CALL = 100
 
@@ -211,7 +212,7 @@ class _EnumSearch:
         self._left = messages
 
     async def unknown(self, message: Message) -> tuple[str, EnumDescriptor, int] | None:
-        """Return path, enum and number of the first value that the contract does not have; None if there is none.
+        """Return path, enum and number of the first enum value that the contract does not have; None if there is none.
 
         Raises:
             InvalidRequest: there are too many messages.
@@ -245,7 +246,7 @@ class _EnumSearch:
 
 @cache
 def _enum_fields(descriptor: Descriptor) -> Sequence[tuple[FieldDescriptor, EnumDescriptor | None]]:
-    """Return the fields that can hold enum values, each with its enum. A field with messages has None in its place."""
+    """Return the fields that can hold enum values, each with its enum. Fields with messages have None as enum."""
     fields: list[tuple[FieldDescriptor, EnumDescriptor | None]] = []
     for field in descriptor.fields:
         kind = _element(field)

@@ -25,9 +25,11 @@ async def call_worker(
     mx: EncodedCommand | None = None,
     is_use: bool = True,
 ) -> w.CommandReply:
-    """Send a command to the worker and return its answer. `mx` is the MXAccess command, if it was encoded before.
+    """Send a command to the worker and return the worker's answer.
 
-    The call starts the session's lease again. With `is_use=False` it does not: this is for the gateway's own calls.
+    `mx` is the encoded MXAccess command; None when `request` contains the whole command.
+
+    The call starts the session's lease again. The gateway's own calls must not do this, so they use `is_use=False`.
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
@@ -40,7 +42,7 @@ async def call_worker(
         session.touch()
     try:
         answer = session.worker.commands.call(request, timeout_s, mx)
-        del request, mx  # both are sent by now; freed here, because they may be large
+        del request, mx  # both are handed over to be sent, and can be large, so they are freed here
         reply = await answer
     finally:
         if is_use:

@@ -54,10 +54,13 @@ class ResponseWriter(ResponseStream, Protocol):
 
 
 class WriteDriver:
-    """Decides whether grpc's writes are driven without tasks. Made when the gateway starts; needs a running event loop.
+    """Decides whether grpc's writes are driven (see the module's docstring).
+
+    The object must be made in a running event loop, when the gateway starts.
 
     Attributes:
-        works: whether writes are driven. Becomes False, with one warning in the log, when something does not fit.
+        works: whether writes are driven. When a write turns out to be unsuitable, this becomes False, and one warning
+            is logged.
     """
 
     def __init__(self) -> None:
@@ -66,14 +69,14 @@ class WriteDriver:
             self.does_not_fit(problem)
 
     def does_not_fit(self, problem: str) -> None:
-        """Write with tasks from now on."""
+        """Let tasks write all messages from now on, because of this problem."""
         if self.works:
             self.works = False
             log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
 
 
 class GrpcStream:
-    """The response messages of one gRPC call."""
+    """Writes the response messages of one gRPC call. `driver` decides whether this is done without tasks."""
 
     __slots__ = ("_begun", "_context", "_coroutine", "_driver", "_pending", "on_writable", "unsent_bytes")
 
@@ -81,8 +84,9 @@ class GrpcStream:
         self._context = context
         self._driver = driver
         self._begun = False
-        # The coroutine of the write under way, if it is driven here; `_pending` is the future that it waits for, or
-        # None while it only lets others run. For a write that is not driven, `_pending` is the task that writes.
+        # If the present write is driven, this is the write's coroutine, and `_pending` is the future that the coroutine
+        # waits for (None while it only lets other tasks run). If the present write is not driven, `_pending` is the
+        # task that writes.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._pending: asyncio.Future[Any] | None = None
         self.on_writable: Callable[[BaseException | None], None] = _nobody
@@ -117,7 +121,7 @@ class GrpcStream:
         return False
 
     def _go_on(self) -> bool:
-        """Run grpc's write until it waits for something; return True when the write has ended instead."""
+        """Run grpc's write until it must wait, or has ended; return whether it has ended."""
         assert self._coroutine is not None
         try:
             waits_for: object = self._coroutine.send(None)
@@ -130,7 +134,7 @@ class GrpcStream:
         if asyncio.isfuture(waits_for):
             self._pending = waits_for
             waits_for.add_done_callback(self._resume)
-        elif waits_for is None:  # as asyncio.sleep(0) does: it lets others run
+        elif waits_for is None:  # like asyncio.sleep(0), the coroutine only lets other tasks run
             asyncio.get_running_loop().call_soon(self._resume)
         else:
             self._coroutine = None
@@ -138,7 +142,7 @@ class GrpcStream:
         return False
 
     def _resume(self, _: object = None) -> None:
-        if self._coroutine is None:  # aborted meanwhile
+        if self._coroutine is None:  # the write was aborted meanwhile
             return
         try:
             if not self._go_on():
@@ -170,7 +174,7 @@ class GrpcStream:
             pending.remove_done_callback(self._task_ended if coroutine is None else self._resume)
             pending.cancel()
         if coroutine is not None:
-            with suppress(BaseException):  # ends the coroutine in the same way as the cancellation of a task
+            with suppress(BaseException):  # this ends the coroutine as if it were a task that is cancelled
                 coroutine.throw(asyncio.CancelledError())
 
 
@@ -202,7 +206,7 @@ async def _waiting_for(future: asyncio.Future[None]) -> None:
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, this takes effect after the step."""
+    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, the caller ends after the step."""
     task = asyncio.get_running_loop().create_task(step)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -53,7 +53,7 @@ class Promise(enum.Enum):
     ENDED = "a stream begins with StreamOpened and ends with a reason"
 
 
-# What a client recorded
+# The next classes and functions describe what a client recorded.
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,15 @@ class Seen:
     content: Hashable = None
 
 
-# Reasons of gaps for events that the log had, and that the subscriber's own policy or filter dropped.
+# A gap with one of these reasons was caused by the subscriber's own policy or filter: the log had the events.
 _OF_THE_SUBSCRIBER = frozenset({"QUEUE_DROPPED", "CONFLATED", "FILTER_CHANGED"})
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A Gap frame. A number is 0 where it is unknown. `reason` is the name in the enum without its prefix.
+    """A Gap frame.
+
+    `first`, `last` and `count` are 0 where they are unknown. `reason` is the name in the enum without its prefix.
 
     `runs` are the lengths of alternating runs from `first` on: lost, not lost, lost and so on. Without `runs` the whole
     range is lost.
@@ -140,7 +142,7 @@ def value_of(event: Event) -> Hashable:
 
 
 def seen(events: Iterable[Event], content: Content = value_of) -> Iterator[Seen]:
-    """Yield an observation for each event; its item is `(server handle, item handle)`."""
+    """Yield an observation for each event. The `item` of the observation is `(server handle, item handle)`."""
     for event in events:
         yield Seen(event.sequence, (event.server_handle, event.item_handle), content(event))
 
@@ -177,7 +179,7 @@ def observed(message: StreamEventsResponse, content: Content = value_of) -> Iter
             yield SnapshotDone(message.snapshot_end.position.epoch, message.snapshot_end.position.sequence)
 
 
-# What the worker produced
+# The next classes know what the worker produced.
 
 
 class Hole(enum.Enum):
@@ -197,10 +199,13 @@ class Oracle(Protocol):
 
 
 class NothingKnown:
-    """An oracle that knows no events. The checker then checks sequences, but neither contents nor filters."""
+    """An oracle that knows no events.
+
+    With this oracle, the checker checks sequences, but neither contents nor filters.
+    """
 
     def produced(self, epoch: bytes, sequence: int) -> None:
-        """Return None: the event is unknown."""
+        """Return None, because this oracle knows no events."""
 
 
 class RoundRobin:
@@ -223,12 +228,15 @@ class RoundRobin:
         return Seen(sequence, self._items[index], self._content(index, count))
 
 
-# The checker
+# The rest of the module is the checker.
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was not kept, the number of the stream (the subscriber's first is 1), and what happened."""
+    """A promise that the gateway did not keep.
+
+    `stream` is the number of the stream, from 1 for the subscriber's first. `text` says what happened.
+    """
 
     promise: Promise
     stream: int
@@ -249,8 +257,8 @@ class StreamChecker:
 
     Attributes:
         violations: the first `KEPT` violations. `counts` has the number of all violations for each promise.
-        unjudged: how many events did not come that the filter perhaps hid, because the oracle does not know their
-        items.
+        unjudged: how many missing events could not be judged. Perhaps the filter dropped them, but the oracle does not
+            know their items.
     """
 
     def __init__(
@@ -281,13 +289,19 @@ class StreamChecker:
 
     @property
     def position(self) -> Position | None:
-        """The position up to which the subscriber got everything; None before its first stream was opened."""
+        """The position up to which the subscriber got everything.
+
+        None before the subscriber's first stream was opened.
+        """
         return self._at
 
-    # what the client did
+    # The next methods record what the client did.
 
     def attach(self, start: Position | None = None) -> None:
-        """Record that the client asks for a stream after `start`. With None, it starts anew, whatever it got before."""
+        """Record that the client asks for a stream after the position `start`.
+
+        With None, the client names no position, and what it got before is not compared with the new stream.
+        """
         if self._is_running:
             self._found(Promise.ENDED, "it was followed by another without having ended")
         self.streams += 1
@@ -298,8 +312,9 @@ class StreamChecker:
         self._snapshot: SnapshotPart | None = None
         # The reason of the gap with which this stream must begin; None when no such gap is due.
         self._owed: str | None = None
-        # A complete resume promises everything up to the sequence `_promised`. An incomplete resume within the log
-        # promises a gap that begins at or before the sequence `_owes_hole_until`. 0: there is no such promise.
+        # A complete resume promises everything up to the sequence `_promised`. An incomplete resume whose position is
+        # still in the log promises a gap that begins at or before the sequence `_owes_hole_until`. The value 0 means
+        # that nothing is promised.
         self._promised = self._owes_hole_until = 0
         if start is None or (self._at is not None and start.epoch != self._at.epoch):
             self._begin_anew()
@@ -310,14 +325,18 @@ class StreamChecker:
                     f"it was asked for after {start.sequence}, but only {self._at.sequence} had been handed over",
                 )
             elif self._at is not None and not self._delivered.meets(start.sequence + 1, self._at.sequence):
-                # The client asks again for a range that was only reported as lost or passed. Events of it may come now.
+                # The client asks again for a range of which it got no event: the range was only reported as lost or
+                # passed. So events of this range are allowed to come now.
                 self._at = start
                 self._gapped.cut(start.sequence)
                 self._marked = min(self._marked, start.sequence)
             self._at = self._at or start
 
     def end(self, reason: str) -> None:
-        """Record that the stream ended, and for which reason. That the client wanted to end it is a reason as well."""
+        """Record that the stream ended, and for which reason.
+
+        When the client itself has ended the stream, this is a reason too.
+        """
         if not self._is_running:
             raise ValueError("no stream is running: call attach first")
         self._is_running = False
@@ -341,7 +360,7 @@ class StreamChecker:
         )
         return "\n".join([figures, *map(str, self.violations)])
 
-    # what it was given
+    # The next methods check what the client got.
 
     def observe(self, observation: Observation) -> None:
         """Check the next observation of the running stream."""
@@ -395,7 +414,10 @@ class StreamChecker:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
     def _pay(self, observation: Observation) -> None:
-        """Check that an incomplete resume begins with its gap. Only older events of a history store may come before."""
+        """Check that an incomplete resume begins with its gap.
+
+        Only older events of a history store are allowed to come before the gap.
+        """
         assert self._opened is not None
         if (
             self._owed == "RING_EVICTED"
@@ -404,7 +426,8 @@ class StreamChecker:
         ):
             return
         if self._owed == "RING_EVICTED" and self._here().sequence >= self._opened.oldest_sequence - 1:
-            self._owed = None  # a history store had all older events, so what is missing lies within the log
+            # A history store has delivered all older events, so the missing events lie within the log.
+            self._owed = None
             return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
@@ -494,15 +517,15 @@ class StreamChecker:
             self._found(Promise.MINIMAL, f"{lost} covers what had been {what} up to {at.sequence}")
         if lost.reason == "RING_EVICTED" and lost.last >= self._opened.oldest_sequence:
             self._found(Promise.MINIMAL, f"{lost}, but events from {self._opened.oldest_sequence} on were retained")
-        # A worker whose outbox overflowed has produced the lost events, so the oracle can know them. Such a loss is
-        # only allowed if `may_lose` excuses it.
+        # The oracle must not know the lost events. There is one exception: when the worker's outbox overflowed, the
+        # worker has produced them. Then `may_lose` must excuse the loss.
         if lost.reason.startswith("SOURCE_") or (lost.reason.startswith("WORKER_") and not is_excused):
             self._judge_hole(lost)
         self._passes_over(lost.first - 1, Promise.COMPLETE, f"{lost} came after {at.sequence}")
         self.lost_events += lost.count or events
         for first, last in lost.ranges():
             self._gapped.add(first, last)
-        if not lost.runs:  # with `runs`, the events between the lost runs are still to come
+        if not lost.runs:  # after a gap with `runs`, the events between the lost runs must still come
             self._at = Position(at.epoch, max(at.sequence, lost.last))
 
     def _judge_hole(self, lost: Lost) -> None:
@@ -551,7 +574,10 @@ class StreamChecker:
         return self._at
 
     def _passes_over(self, until: int, promise: Promise, text: str) -> None:
-        """Report `promise` as broken if the subscriber should have got something between its position and `until`."""
+        """Report a violation of `promise` if events up to `until` are missing without a gap.
+
+        Only events behind the subscriber's position are examined.
+        """
         at = self._here() if self._at is not None else Position(b"", 0)
         missing: list[int] = []
         for sequence in range(at.sequence + 1, until + 1):
@@ -601,7 +627,7 @@ class _Ranges:
         self._firsts[low:high], self._lasts[low:high] = [first], [last]
 
     def cut(self, after: int) -> None:
-        """Remove every number above `after`."""
+        """Remove every number above `after` from the set."""
         keep = bisect_right(self._firsts, after)
         del self._firsts[keep:], self._lasts[keep:]
         if keep:

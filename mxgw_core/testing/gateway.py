@@ -47,7 +47,7 @@ async def running_gateway(
     Raises:
         MxgwError: the gateway cannot start with these settings.
     """
-    # The path of this directory is short, because the path of a Unix socket must be short. Pytest's paths are too long.
+    # The path of the directory must be short, because the gateway's Unix socket is in it. Pytest's paths are too long.
     base = Path(tempfile.mkdtemp(prefix="mxgw-")) if directory is None else directory
     try:
         keys: dict[str, object] = {
@@ -61,7 +61,7 @@ async def running_gateway(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(app.run(), name="gateway")
             await app.wait_ready()
-            if app.addresses:  # without addresses the gateway could not start, and the task group raises the error
+            if app.addresses:  # without addresses the gateway could not start, and the task group raises its error
                 try:
                     yield RunningGateway(app, loaded.settings, plugins, app.addresses[0], base)
                 finally:
