@@ -482,7 +482,11 @@ async def test_older_events_of_a_stream_that_ends_have_the_time_of_one_message_a
         assert not it.running.done()
 
         advance(1)
-        cut = await it.over()
+        await turns()
+
+        assert it.running.done()
+
+        cut = it.running.result()
 
         assert isinstance(cut, SubscriberOverflow)
         assert (it.written, cut.metadata["lost_from"]) == ([[1], [2]], "3")
@@ -521,7 +525,8 @@ async def test_the_next_page_is_asked_for_while_a_pace_holds_events_back() -> No
             asked.append(first)
             yield chunk_of(first, first, batch([first]))
 
-    async with served(is_fast=True, older=older(), paces=(Pace(),)) as it:
+    async with served(older=older(), paces=(Pace(),)) as it:
+        it.transport.land()
         await turns()
 
         assert (it.written, asked) == ([[1]], [1, 2])
