@@ -21,7 +21,7 @@ from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 
-_EPOCH_BYTES = 16
+EPOCH_BYTES = 16
 
 
 def start_of(start: pb.StartPosition) -> Start | Position:
@@ -35,9 +35,9 @@ def start_of(start: pb.StartPosition) -> Start | Position:
             return Start.NOW
         case "after":
             epoch = start.after.epoch
-            if len(epoch) != _EPOCH_BYTES:
+            if len(epoch) != EPOCH_BYTES:
                 raise InvalidRequest(
-                    f"the position's epoch has {len(epoch)} bytes, it must have {_EPOCH_BYTES}: send back what the "
+                    f"the position's epoch has {len(epoch)} bytes, it must have {EPOCH_BYTES}: send back what the "
                     "gateway gave you, unchanged",
                     metadata={"field": "start.after.epoch"},
                 )
