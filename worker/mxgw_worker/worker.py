@@ -113,7 +113,7 @@ class Worker:
         cannot be cancelled can keep the process running.
         """
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._stay_connected(), name="worker:link")
+            keeper = tasks.create_task(self._stay_connected(), name="worker:connection")
             starter = tasks.create_task(self._start_backend(tasks), name="worker:backend-start")
             ending = await self._ending
             log.info("leaving: %s %s", ending.exit_code.name, ending.detail)

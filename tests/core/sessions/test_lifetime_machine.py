@@ -437,7 +437,7 @@ class LifetimeMachine(RuleBasedStateMachine):
                 known.state, known.adopt_until = Is.ADOPTING, self.now + self.adopt_within_s
 
     def returning(self) -> Sequence[Known]:
-        return [known for known in self.of(Is.ADOPTING) if known.process.is_alive and known.process.link is None]
+        return [known for known in self.of(Is.ADOPTING) if known.process.is_alive and known.process.connection is None]
 
     @precondition(lambda self: self.returning())
     @rule(which=st.integers(0, 99))
