@@ -173,7 +173,7 @@ def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
     return PositionLost(
         gap.detail
         if gap
-        else "events behind the position were lost at the worker: ask for ON_GAP_DELIVER_RETAINED to be told which",
+        else "events after the position were lost at the worker: with ON_GAP_DELIVER_RETAINED the stream says which",
         metadata={
             "epoch": distributor.epoch.hex(),
             "oldest_sequence": str(distributor.log.oldest),

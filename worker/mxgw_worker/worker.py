@@ -250,7 +250,7 @@ class Worker:
         if connection is None or self._ready is None:
             return
         # Item records are sent before the events of their items.
-        connection.send_records(self._items.untold())
+        connection.send_records(self._items.unsent())
         outbox = self._outbox
         while connection.is_writable:
             events = outbox.take(BLOCK_BYTES)
