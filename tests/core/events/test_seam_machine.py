@@ -248,39 +248,39 @@ class SeamMachine(RuleBasedStateMachine):
         self.attached += 1
         foretold = distributor.decide(start, until)
         oldest, head = log.oldest, log.head
-        subscription = distributor.attach(
+        subscriber = distributor.attach(
             f"s{self.attached}",
             start,
             limits=reader.limits,
             policy=Told(Disconnect() if reader.keeps is None else DropOldest(reader.keeps)),
             older_until=until,
         )
-        verdict, gap = subscription.place, subscription.place.gap
-        reader.subscriber = subscription
+        place, gap = subscriber.place, subscriber.place.gap
+        reader.subscriber = subscriber
         reader.held = {s for s in self.here.connection.received if s >= oldest}
         if reader.store is not None:
             reader.stored, reader.promised = reader.store.asked, reader.store.run
         if isinstance(start, Position) and start.sequence <= self.here.doubted_after:
             reader.promised = {s for s in reader.promised if s <= self.here.doubted_after}
         if older is not None and gap is not None and gap.first:
-            reader.older = older.in_place_of(gap, EPOCH, is_whole=verdict.recovered)
+            reader.older = older.in_place_of(gap, EPOCH, is_whole=place.recovered)
         if isinstance(start, Position):
-            assert verdict == foretold, "who asks to be refused is judged by another verdict"
-            self.hold_against_the_model(reader, start, verdict, oldest, head)
-        first = gap.first - 1 if gap is not None and gap.first else verdict.cursor
-        reader.checker.observe(Opened(EPOCH, first, head, oldest, verdict.was_resuming, verdict.recovered))
+            assert place == foretold, "who asks to be refused gets another start place"
+            self.hold_against_the_model(reader, start, place, oldest, head)
+        first = gap.first - 1 if gap is not None and gap.first else place.cursor
+        reader.checker.observe(Opened(EPOCH, first, head, oldest, place.was_resuming, place.recovered))
 
     def hold_against_the_model(
-        self, reader: Reader, start: Position, verdict: StartPlace, oldest: int, head: int
+        self, reader: Reader, start: Position, place: StartPlace, oldest: int, head: int
     ) -> None:
         if start.epoch != EPOCH:
-            assert not verdict.recovered
-            assert verdict.gap is not None
-            assert verdict.gap.reason == GAP_REASON_EPOCH_CHANGED
+            assert not place.recovered
+            assert place.gap is not None
+            assert place.gap.reason == GAP_REASON_EPOCH_CHANGED
         elif start.sequence > head:
-            assert not verdict.recovered
-            assert verdict.gap is not None
-            assert verdict.gap.reason == GAP_REASON_CURSOR_AHEAD
+            assert not place.recovered
+            assert place.gap is not None
+            assert place.gap.reason == GAP_REASON_CURSOR_AHEAD
             assert reader.is_new, "a position that was handed out is ahead of the log"
         else:
             behind = range(start.sequence + 1, head + 1)
@@ -288,7 +288,7 @@ class SeamMachine(RuleBasedStateMachine):
             # later.
             begins = max(oldest, min(self.here.connection.received, default=oldest))
             missing = [s for s in behind if s not in reader.held and not (s < begins and s in reader.promised)]
-            assert verdict.recovered == (not missing), f"recovered is {verdict.recovered}, missing: {missing}"
+            assert place.recovered == (not missing), f"recovered is {place.recovered}, missing: {missing}"
 
     def is_true(self, reader: Reader, lost: Lost) -> bool:
         """Return True when a gap names only events that could not be read when the stream opened.
