@@ -226,5 +226,5 @@ class GatewayApp:
     def _handlers(self, access: AccessControl, registry: SessionRegistry) -> HandlerFactory:
         mutual_tls = self._settings.tls.client_ca is not None
         return HandlerFactory(
-            self._settings.limits, access, registry, self._streams, figures=self._calls, mutual_tls=mutual_tls
+            self._settings.limits, access, registry, self._streams, counts=self._calls, mutual_tls=mutual_tls
         )

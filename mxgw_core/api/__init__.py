@@ -24,8 +24,6 @@ are defined and explained in these modules:
     cli                 helpers for the commands that a plugin adds
 """
 
-from typing import TYPE_CHECKING
-
 from mxgw_core.api.access import (
     ADMINISTRATOR,
     AccessRequest,
@@ -71,7 +69,6 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
-from mxgw_core.api.former import missing as _missing
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
@@ -211,8 +208,3 @@ __all__ = [
     "turn",
     "used_handles",
 ]
-
-if not TYPE_CHECKING:  # with a `__getattr__`, a type checker would believe that this module has every name
-
-    def __getattr__(name: str) -> object:
-        raise _missing(name)

@@ -117,7 +117,7 @@ class ItemBook:
         record = self._items.get(reported.item_serial)
         handle = reported.server_handle, reported.item_handle
         if not reported.ended or record is None or self._by_handle.get(handle) is not record:
-            raise BadRecords(f"item {reported.item_serial} was told of before")
+            raise BadRecords(f"item {reported.item_serial} was reported before")
         del self._by_handle[handle]
         self._reference_bytes -= _reference_bytes(record)
         self._end(record)

@@ -11,13 +11,12 @@ import pluggy
 
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
+from mxgw_core.plugins.former import CHANGES, instead_of
 
 # The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
-
-_CHANGES = "CHANGELOG.md names what changed for plugins that were written before"
 
 
 class LoadFailure(Exception):
@@ -27,14 +26,16 @@ class LoadFailure(Exception):
 def describe(error: BaseException, *, with_text: bool = True) -> str:
     """Return type, text and place of an exception as a printable text of limited length.
 
-    With `with_text` false, leave out the text of the exception, because it can contain credentials.
+    When the exception is about a name that `mxgw_core.api` had in an earlier release, the text ends with what took the
+    place of the name. With `with_text` false, leave out the text of the exception, because it can contain credentials.
     """
     text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+    advice = f": {instead}; {CHANGES}" if (instead := instead_of(error)) else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
 
 
 def plugin_object(entry: EntryPoint) -> object:
@@ -50,9 +51,9 @@ def plugin_object(entry: EntryPoint) -> object:
         if entry.module == missing or entry.module.startswith(f"{missing}."):
             raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
         if missing.startswith("mxgw_core."):
+            instead = instead_of(error) or "plugins import mxgw_core.api only"
             raise LoadFailure(
-                f"it imports {missing!r}, which this release of mxgw does not have: plugins import mxgw_core.api only; "
-                f"{_CHANGES}"
+                f"it imports {missing!r}, which this release of mxgw does not have: {instead}; {CHANGES}"
             ) from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
@@ -79,7 +80,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
     try:
         plugins.register(plugin, name=name)
     except pluggy.PluginValidationError as error:
-        raise LoadFailure(f"{' '.join(str(error).split())}; {_CHANGES}") from error
+        raise LoadFailure(f"{' '.join(str(error).split())}; {CHANGES}") from error
     except ValueError as error:
         raise LoadFailure("another enabled plugin is the same object") from error
     try:
@@ -96,7 +97,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 def _unknown_hook(name: str) -> str:
     match = nearest(name, HOOKS)
-    return f"there is no hook {name!r}; " + (f"did you mean {match!r}? " if match else "") + _CHANGES
+    return f"there is no hook {name!r}; " + (f"did you mean {match!r}? " if match else "") + CHANGES
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:

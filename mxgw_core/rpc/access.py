@@ -93,9 +93,9 @@ class AccessControl:
     When a plugin fails, or gives no valid answer, the call is refused.
     """
 
-    def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
+    def __init__(self, plugins: PluginHost, counts: CallCounts | None = None) -> None:
         self._plugins = plugins
-        self._figures = figures if figures is not None else CallCounts()
+        self._counts = counts if counts is not None else CallCounts()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
         self._records = plugins.implements("mxgw_decided")
@@ -117,7 +117,7 @@ class AccessControl:
         keys = [key for key, _ in pairs if key in _CREDENTIALS]
         if len(keys) == len(set(keys)):
             return
-        self._figures.access[AccessOutcome.UNAUTHENTICATED] += 1
+        self._counts.access[AccessOutcome.UNAUTHENTICATED] += 1
         key = next(key for key in keys if keys.count(key) > 1)
         raise Unauthenticated(
             f"the call has {keys.count(key)} `{key}` headers: send one; a proxy on the way, or a second interceptor of "
@@ -141,7 +141,7 @@ class AccessControl:
         try:
             return self._authenticated(method, peer, metadata, certificate_names, scope)
         except GatewayError as error:
-            self._figures.access[AccessOutcome.of(error)] += 1
+            self._counts.access[AccessOutcome.of(error)] += 1
             raise
 
     def _authenticated(
@@ -180,10 +180,10 @@ class AccessControl:
             if request.moment is Moment.ATTACH or request.method not in _DECIDED_LATER:
                 self.decided(request, None)
         except GatewayError as error:
-            self._figures.access[AccessOutcome.of(error)] += 1
+            self._counts.access[AccessOutcome.of(error)] += 1
             raise
         if request.moment is Moment.CALL:
-            self._figures.access[AccessOutcome.OK] += 1
+            self._counts.access[AccessOutcome.OK] += 1
 
     def decided(
         self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str] = _NOTHING

@@ -102,9 +102,9 @@ class CallCounts:
 
 
 class _Unlisted(grpc.GenericRpcHandler):
-    def __init__(self, figures: CallCounts) -> None:
-        self._figures = figures
+    def __init__(self, counts: CallCounts) -> None:
+        self._counts = counts
 
     def service(self, handler_call_details: Any) -> None:
         del handler_call_details  # the caller can invent any method name, so there is no count for each name
-        self._figures.unlisted += 1
+        self._counts.unlisted += 1

@@ -11,25 +11,22 @@ from dataclasses import dataclass
 from mxgw.v1.event_service_pb2 import ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
 from mxgw_core.api.calls import Call, ResponseStream
 from mxgw_core.api.errors import GatewayDraining
-from mxgw_core.api.events import Retention
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.types import SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
-from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.distributor import NOTHING_RETAINED, Distributor
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.open_streams import OpenCount, drain
 from mxgw_core.rpc.outlet import Outlet
-from mxgw_core.rpc.stream_requests import attach, start_of
+from mxgw_core.rpc.stream_requests import EPOCH_BYTES, attach, start_of
 from mxgw_core.rpc.writers import ResponseWriter
 
-_EPOCH_BYTES = 16
 # How often limits in seconds are checked for a feed. (For a session, this is done together with the regular check
 # whether the worker still answers.)
 _CHECK_S = 1.0
-_NOTHING = Retention(events=0, bytes=0, seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,8 @@ class PluginFeed:
         self._is_draining = False
         self._check: asyncio.TimerHandle | None = None
         self.open = OpenCount()
-        self.distributor = Distributor(unattached=_NOTHING)
-        self.distributor.epoch = secrets.token_bytes(_EPOCH_BYTES)
+        self.distributor = Distributor(unattached=NOTHING_RETAINED)
+        self.distributor.epoch = secrets.token_bytes(EPOCH_BYTES)
         self.distributor.retain(description.retention)
 
     @property

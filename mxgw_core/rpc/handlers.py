@@ -62,14 +62,14 @@ class HandlerFactory:
         registry: SessionRegistry,
         streams: OpenStreams,
         *,
-        figures: CallCounts | None = None,
+        counts: CallCounts | None = None,
         mutual_tls: bool = False,
     ) -> None:
         self._limits = limits
         self._access = access
         self._registry = registry
         self._streams = streams
-        self._figures = figures if figures is not None else CallCounts()
+        self._counts = counts if counts is not None else CallCounts()
         self._mutual_tls = mutual_tls
         self._driver = WriteDriver()
 
@@ -101,13 +101,13 @@ class HandlerFactory:
     def _unary(
         self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]]
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
-        figures = self._figures.method(path, streams=False)
+        counts = self._counts.method(path, streams=False)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             # The code stays CANCELLED when gRPC cancels the call, because its client gave up, its deadline has passed,
             # or its connection was lost.
             began, code = time.perf_counter(), "CANCELLED"
-            figures.running += 1
+            counts.running += 1
             try:
                 # Only the service's method holds a reference to the request, so that it can free the request while it
                 # waits.
@@ -119,8 +119,8 @@ class HandlerFactory:
                 code = _code_of(error)
                 await _abort(context, path, error)
             finally:
-                figures.running -= 1
-                figures.ended(code, time.perf_counter() - began)
+                counts.running -= 1
+                counts.ended(code, time.perf_counter() - began)
 
         return handle
 
@@ -130,13 +130,13 @@ class HandlerFactory:
         admit: _Admission,
         run: Callable[[Message, Call, GrpcStream], Awaitable[None]],
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
-        figures = self._figures.method(path, streams=True)
+        counts = self._counts.method(path, streams=True)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             # The code stays CANCELLED when gRPC cancels the call, because its client gave up, its deadline has passed,
             # or its connection was lost.
             began, code = time.perf_counter(), "CANCELLED"
-            figures.running += 1
+            counts.running += 1
             try:
                 with ExitStack() as held:
                     request, call = await admit(data, context, held)
@@ -150,8 +150,8 @@ class HandlerFactory:
                 code = _code_of(error)
                 await _abort(context, path, error)
             finally:
-                figures.running -= 1
-                figures.ended(code, time.perf_counter() - began)
+                counts.running -= 1
+                counts.ended(code, time.perf_counter() - began)
 
         return handle
 

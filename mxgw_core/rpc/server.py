@@ -41,7 +41,7 @@ class GrpcServer:
         settings: Settings,
         services: Sequence[GrpcService],
         handlers: HandlerFactory,
-        figures: CallCounts | None = None,
+        counts: CallCounts | None = None,
     ) -> None:
         limits = settings.limits
         self._settings = settings
@@ -71,8 +71,8 @@ class GrpcServer:
         self._names = ["", *names]
         if settings.gateway.reflection:
             _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
-        if figures is not None:  # the last handler gets the calls that no other handler takes
-            self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
+        if counts is not None:  # the last handler gets the calls that no other handler takes
+            self._server.add_generic_rpc_handlers([counts.unlisted_handler()])
 
     def bind(self, addresses: Sequence[Address]) -> tuple[str, ...]:
         """Bind every address; return the addresses, with the chosen port in place of port 0.

@@ -21,7 +21,7 @@ from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 
-_EPOCH_BYTES = 16
+EPOCH_BYTES = 16
 
 
 def start_of(start: pb.StartPosition) -> Start | Position:
@@ -35,9 +35,9 @@ def start_of(start: pb.StartPosition) -> Start | Position:
             return Start.NOW
         case "after":
             epoch = start.after.epoch
-            if len(epoch) != _EPOCH_BYTES:
+            if len(epoch) != EPOCH_BYTES:
                 raise InvalidRequest(
-                    f"the position's epoch has {len(epoch)} bytes, it must have {_EPOCH_BYTES}: send back what the "
+                    f"the position's epoch has {len(epoch)} bytes, it must have {EPOCH_BYTES}: send back what the "
                     "gateway gave you, unchanged",
                     metadata={"field": "start.after.epoch"},
                 )
@@ -174,7 +174,7 @@ def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
     return PositionLost(
         gap.detail
         if gap
-        else "events behind the position were lost at the worker: ask for ON_GAP_DELIVER_RETAINED to be told which",
+        else "events after the position were lost at the worker: with ON_GAP_DELIVER_RETAINED the stream says which",
         metadata={
             "epoch": distributor.epoch.hex(),
             "oldest_sequence": str(distributor.log.oldest),

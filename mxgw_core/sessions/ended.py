@@ -1,4 +1,4 @@
-"""Remembers the sessions that ended lately, so that a client that comes back can be told the close reason."""
+"""Remembers the sessions that ended lately, so that a client that comes back gets the close reason."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, WorkerEnvelope
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest, PendingCommandsExceeded
+from mxgw_core.events.encoding import varint
 
 # The worker's deadline for a command is this much earlier than the gateway's deadline. So when time runs out, the
 # answer of the worker arrives first; it says more than the gateway could say.
@@ -25,21 +26,10 @@ _LARGE_BYTES = 16 * 1024
 # The most bytes that the `WorkerEnvelope` adds to an encoded command: a correlation id, and a tag with a length.
 _ENVELOPE_BYTES = 32
 
-
-def _varint(value: int) -> bytes:
-    """Return a number as a protobuf varint. Source: https://protobuf.dev/programming-guides/encoding/"""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 # Encoded tags of two fields that hold messages. In protobuf, bytes of a field that are appended to an encoded message
 # become part of this message, so the command inside need not be encoded again.
-_MX_TAG = _varint(CommandRequest.MX_FIELD_NUMBER << 3 | 2)
-_COMMAND_TAG = _varint(WorkerEnvelope.COMMAND_FIELD_NUMBER << 3 | 2)
+_MX_TAG = varint(CommandRequest.MX_FIELD_NUMBER << 3 | 2)
+_COMMAND_TAG = varint(WorkerEnvelope.COMMAND_FIELD_NUMBER << 3 | 2)
 
 
 class Connection(Protocol):
@@ -120,7 +110,7 @@ class PendingCommands:
         request.timeout_ms = max(1, int((timeout_s - _WORKER_HEAD_START_S) * 1000))
         fields = [request.SerializeToString()]
         if mx is not None:
-            fields += (_MX_TAG, _varint(len(mx.data)), mx.data)
+            fields += (_MX_TAG, varint(len(mx.data)), mx.data)
         size = sum(map(len, fields))
         self._check(size + _ENVELOPE_BYTES)
         correlation_id = self._next_id
@@ -133,7 +123,7 @@ class PendingCommands:
             self.unanswered_bytes += size
         if self.connection is not None:
             envelope = WorkerEnvelope(correlation_id=correlation_id).SerializeToString()
-            self.connection.send_encoded(envelope, _COMMAND_TAG, _varint(size), *fields)
+            self.connection.send_encoded(envelope, _COMMAND_TAG, varint(size), *fields)
         return self._answer(future, timeout_s)
 
     def _check(self, size: int) -> None:

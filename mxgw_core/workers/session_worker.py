@@ -86,7 +86,7 @@ class SessionWorker:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
         # Completed when a connection of the worker is accepted, at the end of the handshake.
-        self._linked: asyncio.Future[None] = loop.create_future()
+        self._connected: asyncio.Future[None] = loop.create_future()
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
         self._intake = Intake(distributor, refills=orphan is not None)
@@ -164,7 +164,7 @@ class SessionWorker:
                 async with self._pool.start_slot():
                     timeout.reschedule(asyncio.get_running_loop().time() + timeout_s)
                     await self._launch()
-                    await asyncio.wait((self._linked, self.ended), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((self._connected, self.ended), return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             raise WorkerStartFailed(
@@ -262,14 +262,16 @@ class SessionWorker:
             self._steps.stopping(self._expected.identity, reason)
         try:
             if process is not None:
-                has_link = self._connection is not None and not self._is_cut_off
+                is_connected = self._connection is not None and not self._is_cut_off
                 await end_process(
                     process,
-                    ask=self._ask_to_leave if has_link else None,
+                    ask=self._ask_to_leave if is_connected else None,
                     grace_s=self._settings.workers.stop_grace_s,
                     # A silent worker without a connection is an orphan that did not connect in time. Perhaps it is
                     # only slow, so it is asked to exit before it is killed.
-                    is_stuck=has_link and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
+                    is_stuck=is_connected
+                    and self.ended.done()
+                    and self.ended.result().reason is CloseReason.WORKER_SILENT,
                 )
         finally:
             self._endpoint.close()
@@ -317,7 +319,7 @@ class SessionWorker:
                 self._end(CloseReason.WORKER_START_FAILED, refusal.detail)
             raise
         self._connection = self.commands.connection = connection
-        self._linked.set_result(None)
+        self._connected.set_result(None)
         self._intake.welcomed(connection.handshake.hello)
         asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True

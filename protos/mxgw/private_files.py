@@ -1,8 +1,8 @@
 """Reads files with secrets, for the gateway, its workers, plugins and clients. No other user may have access to such a
 file.
 
-Only POSIX file modes are checked. On Windows nothing is checked: whoever puts the file there has to set its access
-list.
+Only POSIX file modes are checked. On Windows nothing is checked: the administrator who puts the file there has to set
+its access list.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ async def test_a_mirror_of_the_gateway_s_own_is_no_subscriber_and_nothing_is_del
 
 
 @pytest.mark.asyncio
-async def test_resumes_gaps_and_losses_are_counted_by_verdict_and_reason() -> None:
+async def test_resumes_gaps_and_losses_are_counted_by_completeness_and_reason() -> None:
     async with running_gateway({**LOAD, "backends.sim.rate": 0}) as gateway, client_of(gateway.target) as client:
         session = await loaded(client)
         stream = client.stream(session.session_id)

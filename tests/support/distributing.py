@@ -97,10 +97,10 @@ class Items:
 
 
 @dataclass
-class Judged:
+class KeepIf:
     """A filter that calls a function with the item handle and the kind of the event."""
 
-    judge: Callable[[int, int], bool]
+    condition: Callable[[int, int], bool]
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
-        return self.judge(item.item_handle, kind)
+        return self.condition(item.item_handle, kind)

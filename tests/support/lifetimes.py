@@ -116,7 +116,7 @@ class Process:
         self.is_stubborn = False
         self.was_welcomed = False
         self.leaves_at: float | None = None
-        self.link: Link | None = None
+        self.connection: Connection | None = None
         self.handles: list[Handle] = []
 
     def event(self) -> None:
@@ -125,14 +125,14 @@ class Process:
 
     def flush(self) -> None:
         """Send all events that are not sent yet."""
-        while self.link is not None and self.link.is_ready:
+        while self.connection is not None and self.connection.is_ready:
             match self.outbox.take(FRAME_BYTES // 2):
                 case None:
                     return
                 case Block() as block:
-                    self.link.bring(WorkerEnvelope.FromString(block_frame(block)[_FRAME_HEADER_BYTES:]))
+                    self.connection.bring(WorkerEnvelope.FromString(block_frame(block)[_FRAME_HEADER_BYTES:]))
                 case gap:
-                    self.link.bring(WorkerEnvelope(gap=gap))
+                    self.connection.bring(WorkerEnvelope(gap=gap))
 
     def connect(self, upto: str = "ready") -> None:
         """Connect to the endpoint of the gateway and handshake up to the step `upto`: proved, welcomed or ready."""
@@ -148,9 +148,9 @@ class Process:
         hello = mine.hello(self.outbox.head_sequence, self.outbox.oldest_sequence)
         proof = mine.on_challenge(theirs.on_hello(hello))
         welcome = theirs.on_proof(proof, endpoint.owner.resume_after(theirs.hello))
-        self.link = Link(self, endpoint.owner, theirs)
+        self.connection = Connection(self, endpoint.owner, theirs)
 
-        assert endpoint.owner.claim(cast("Any", self.link))
+        assert endpoint.owner.claim(cast("Any", self.connection))
         if upto == "proved":
             return
         resume_after = mine.on_welcome(welcome)
@@ -158,13 +158,13 @@ class Process:
         self.outbox.resume(resume_after)
         if upto == "welcomed":
             return
-        self.link.is_ready = True
-        self.link.bring(WorkerEnvelope(ready=Ready(backend="a stand-in")))
+        self.connection.is_ready = True
+        self.connection.bring(WorkerEnvelope(ready=Ready(backend="a stand-in")))
         self.flush()
 
     def cut(self, now: float) -> None:
         """Lose the connection, because the gateway has ended."""
-        self.link, self.handles, self.is_stubborn = None, [], False
+        self.connection, self.handles, self.is_stubborn = None, [], False
         lifetime_s = self.startup.orphan_lifetime_ms / 1000
         if not self.was_welcomed:
             self.is_alive = False
@@ -178,10 +178,10 @@ class Process:
         for handle in self.handles:
             if not handle.exited.done():
                 handle.exited.set_result(code)
-        self.link = None
+        self.connection = None
 
 
-class Link:
+class Connection:
     """The connection of a worker to this gateway, as the gateway uses it."""
 
     def __init__(self, process: Process, owner: SessionWorker, handshake: GatewayHandshake) -> None:
@@ -198,7 +198,7 @@ class Link:
 
     def _arrives(self, envelope: WorkerEnvelope) -> None:
         process = self._process
-        if process.link is not self:
+        if process.connection is not self:
             return
         match envelope.WhichOneof("body"):
             case "ack":
@@ -425,12 +425,14 @@ class World:
         until = self.loop.now + seconds
         is_more = True
         while is_more:
-            leaving = [p.leaves_at for p in self.processes.values() if p.is_alive and p.link is None and p.leaves_at]
+            leaving = [
+                p.leaves_at for p in self.processes.values() if p.is_alive and p.connection is None and p.leaves_at
+            ]
             is_more = (
                 self.loop.move(min([until, *(at for at in leaving if at > self.loop.now)])) or self.loop.now < until
             )
             for process in self.processes.values():
-                if process.link is None and process.leaves_at is not None and process.leaves_at <= self.loop.now:
+                if process.connection is None and process.leaves_at is not None and process.leaves_at <= self.loop.now:
                     process.die(6)
             self.loop.settle()
             look()

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from mxgw.v1 import events_pb2 as e
 from mxgw_worker.backends.sim.profiles.load import expected_text, expected_value
 
-# Up to this number of items all first values are sent in one slice, so that each sequence determines its value.
-MOST_ITEMS = 500
-
 
 def load_settings(items: int, rate: float, text_bytes: int = 0, **settings: object) -> dict[str, object]:
     """Return settings of a gateway whose backend is the simulator with the profile `load`."""

@@ -165,7 +165,7 @@ class GatewayRun:
     def __init__(self, source: Source, clock: Clock, retention: Retention, *, refills: bool) -> None:
         self.distributor = Distributor(unattached=Retention(1_000_000, 1 << 30, 0.0), clock=clock)
         self.distributor.retain(retention)
-        self.link = Connection(source, self.distributor, refills=refills)
+        self.connection = Connection(source, self.distributor, refills=refills)
         # The model's record of doubt: a store promised the events after this sequence, and no reader has got them
         # since; -1 when there is no such promise.
         self.doubted_after = -1

@@ -454,14 +454,14 @@ async def test_hook_mxgw_authenticate_is_asked_at_every_call_and_decides_who_the
 
 async def test_hook_mxgw_authorize_is_asked_at_every_call_and_again_as_a_stream_attaches(running: Run) -> None:
     asked: list[AccessRequest] = []
-    verdicts: dict[str, Decision | Exception] = {}
+    decisions: dict[str, Decision | Exception] = {}
 
     def authorize(self: object, request: AccessRequest) -> Decision | None:
         asked.append(request)
-        verdict = verdicts.get(request.method.rpartition("/")[2])
-        if isinstance(verdict, Exception):
-            raise verdict
-        return verdict
+        decision = decisions.get(request.method.rpartition("/")[2])
+        if isinstance(decision, Exception):
+            raise decision
+        return decision
 
     async with running(hook("mxgw_authorize", authorize), hook("mxgw_authorize", lambda self, request: Allow())) as (
         _,
@@ -480,12 +480,12 @@ async def test_hook_mxgw_authorize_is_asked_at_every_call_and_again_as_a_stream_
         assert asked[1].session is not None
         assert asked[1].session.owner == "anonymous"
 
-        for verdict in (Deny("you lack the scope events"), BROKEN):
-            verdicts["StreamEvents"] = verdict
+        for decision in (Deny("you lack the scope events"), BROKEN):
+            decisions["StreamEvents"] = decision
             refusal = await refused(client.stream(session.session_id))
 
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
-            assert ("scope events" in refusal.text) == (verdict is not BROKEN)
+            assert ("scope events" in refusal.text) == (decision is not BROKEN)
         refusal = await refused(client.stream("nobody"))
 
         assert refusal.reason == "ACCESS_DENIED"  # who may not ask does not learn what is there

@@ -133,7 +133,7 @@ Attached = Callable[..., AbstractAsyncContextManager[tuple[WorkerDriver, asyncio
 
 @pytest.fixture
 def attached(tmp_path: Path) -> Attached:
-    """Return a context manager that runs a whole worker around a scripted backend, linked by a real socket."""
+    """Return a context manager that runs a whole worker around a scripted backend, connected by a real socket."""
 
     @asynccontextmanager
     async def run(

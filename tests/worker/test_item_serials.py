@@ -96,7 +96,7 @@ async def test_records_come_before_answers_and_events_and_ends_tell_the_head(att
             (handle, True, 3) for handle in handles[:2]
         ]
         assert len(await driver.until_events(3)) == 3
-        assert driver.untold_serials == []
+        assert driver.unreported_serials == []
 
 
 async def test_a_gateway_that_comes_anew_is_told_everything_before_ready_and_events(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_a_gateway_that_comes_anew_is_told_everything_before_ready_and_eve
         await worker.disconnect()
         worker.events.clear()
         worker.records.clear()
-        worker.untold_serials.clear()
+        worker.unreported_serials.clear()
         await worker.accept()
         await worker.shake_hands()
         await worker.ready()
@@ -127,7 +127,7 @@ async def test_a_gateway_that_comes_anew_is_told_everything_before_ready_and_eve
 
         await worker.until_events(20)
 
-        assert worker.untold_serials == []
+        assert worker.unreported_serials == []
         assert worker.records == told
 
 
@@ -144,7 +144,7 @@ async def test_ended_items_are_told_of_as_far_as_they_are_kept_and_live_ones_alw
         assert [r.item_serial for r in told if not r.ended] == [live]
         assert [r.item_serial for r in told if r.ended] == list(range(newest - len(told) + 2, newest + 1))
         assert 50 < len(told) < 120
-        assert worker.items.untold() == ()
+        assert worker.items.unsent() == ()
 
 
 async def test_a_reference_that_fits_no_record_is_refused(inside) -> None:

@@ -1,4 +1,4 @@
-"""A whole worker around a scripted backend, linked to its gateway by a real socket."""
+"""A whole worker around a scripted backend, connected to its gateway by a real socket."""
 
 from __future__ import annotations
 

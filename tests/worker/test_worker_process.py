@@ -333,7 +333,7 @@ def test_the_worker_imports_neither_the_gateway_nor_grpc() -> None:
     assert not forbidden & modules
 
 
-def test_the_shared_link_code_needs_protobuf_and_the_standard_library_only() -> None:
+def test_the_shared_code_of_connections_needs_protobuf_and_the_standard_library_only() -> None:
     modules = modules_after(
         "import mxgw_worker.ipc.framing, mxgw_worker.ipc.handshake, mxgw_worker.ipc.startup, mxgw_worker.ipc.process"
     )

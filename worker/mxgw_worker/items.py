@@ -105,7 +105,7 @@ class ItemTable:
         self._head_sequence = head_sequence
         self._last_serial = 0
         # Item records that were not sent to the connected gateway yet, in order.
-        self._untold: list[ItemRecord] = []
+        self._unsent: list[ItemRecord] = []
         # The item records of removed items, in the order of their removal, and about how many bytes these records use.
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
@@ -148,7 +148,7 @@ class ItemTable:
         self.items[key] = item
         self.reference_bytes += reference_bytes(definition, context)
         self._by_reference.setdefault((key[0], definition, context), {})[key] = item
-        self._untold.append(item.record())
+        self._unsent.append(item.record())
         return item
 
     def hide(self, key: Key, reading: Reading) -> None:
@@ -182,7 +182,7 @@ class ItemTable:
         record = item.record()
         record.ended = True
         record.last_sequence = self._head_sequence()
-        self._untold.append(record)
+        self._unsent.append(record)
         self._ended.append(record)
         self._ended_bytes += _cost(record)
         while self._ended_bytes > ENDED_RECORDS_BYTES:
@@ -192,17 +192,17 @@ class ItemTable:
         """Return the records of all items for a newly connected gateway, in the order of their serials. All records
         then count as sent.
         """
-        self._untold.clear()
+        self._unsent.clear()
         return sorted([*self._ended, *(item.record() for item in self.items.values())], key=lambda r: r.item_serial)
 
-    def untold(self) -> Sequence[ItemRecord]:
+    def unsent(self) -> Sequence[ItemRecord]:
         """Return the records that were added since the last call of this method or of `records`. They then count as
         sent.
         """
-        if not self._untold:
+        if not self._unsent:
             return ()
-        untold, self._untold = self._untold, []
-        return untold
+        unsent, self._unsent = self._unsent, []
+        return unsent
 
     def of_registration(self, server_handle: int) -> Iterator[Item]:
         """Yield the items of a registration."""

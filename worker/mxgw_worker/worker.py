@@ -113,7 +113,7 @@ class Worker:
         cannot be cancelled can keep the process running.
         """
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._stay_connected(), name="worker:link")
+            keeper = tasks.create_task(self._stay_connected(), name="worker:connection")
             starter = tasks.create_task(self._start_backend(tasks), name="worker:backend-start")
             ending = await self._ending
             log.info("leaving: %s %s", ending.exit_code.name, ending.detail)
@@ -250,7 +250,7 @@ class Worker:
         if connection is None or self._ready is None:
             return
         # Item records are sent before the events of their items.
-        connection.send_records(self._items.untold())
+        connection.send_records(self._items.unsent())
         outbox = self._outbox
         while connection.is_writable:
             events = outbox.take(BLOCK_BYTES)

@@ -22,7 +22,6 @@ CHECKSUM_CHARACTERS = 6
 # The pattern for secret scanners. docs/securing.md shows the same pattern; a test compares the two texts.
 KEY_REGEX = r"mxgw_[a-z0-9]{1,16}_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}"
 _KEY = re.compile(KEY_REGEX)
-_KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
 ENVIRONMENT = re.compile(r"[a-z0-9]{1,16}")
 
 
@@ -48,11 +47,6 @@ def new_key_id() -> str:
 def new_secret() -> str:
     """Return a random 256-bit secret."""
     return _base62(int.from_bytes(secrets.token_bytes(SECRET_BYTES), "big"), SECRET_CHARACTERS)
-
-
-def is_key_id(text: str) -> bool:
-    """Return whether `text` has the form of a key id."""
-    return _KEY_ID.fullmatch(text) is not None
 
 
 def parse_key(text: str) -> KeyText | None:

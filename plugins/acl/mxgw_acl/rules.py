@@ -51,7 +51,6 @@ def _any_of(*scopes: Scope) -> frozenset[Scope]:
 
 
 _ANY_KEY = None
-_NO_KEY: frozenset[Scope] = frozenset()
 
 SESSIONS, COMMANDS_SERVICE = "/mxgw.v1.SessionService", "/mxgw.v1.CommandService"
 EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"

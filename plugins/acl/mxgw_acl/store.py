@@ -308,7 +308,7 @@ class KeyStore:
 def files_to_back_up(directory: Path) -> Sequence[BackupEntry]:
     """Return the files for a backup: the key database, the pepper and the audit log, as far as they exist.
 
-    The secret that signs the tokens of operators is not in the backup. Whoever had a copy of that secret could make
+    The secret that signs the tokens of operators is not in the backup. Anyone with a copy of that secret could make
     valid tokens. Without it, operators only have to log in again after a restore.
 
     Raises:

@@ -1,12 +1,12 @@
 """`mxgw dashboard --serve`: shows the app in a browser of this machine, with one process of the app per open page.
 
 The library textual-serve provides the page and the WebSocket; this module keeps other programs and users out. The
-server listens on loopback only. The page itself is no secret. Whoever opens the WebSocket acts as the operator, so the
-WebSocket demands a key, which is a part of the printed address. The key is in the fragment of the address (after #),
-which no browser sends to a server. The page stores the key for its own origin (`sessionStorage`), and sends it as the
-name of a subprotocol when it opens the WebSocket. A cookie would be unsafe, because browsers send cookies to every port
-of a machine. The WebSocket refuses every `Origin` except the page's. All requests with a foreign `Host` are refused
-too, because a foreign host name could be made to resolve to this machine.
+server listens on loopback only. The page itself is no secret. A program that opens the WebSocket acts as the operator,
+so the WebSocket demands a key, which is a part of the printed address. The key is in the fragment of the address (after
+#), which no browser sends to a server. The page stores the key for its own origin (`sessionStorage`), and sends it as
+the name of a subprotocol when it opens the WebSocket. A cookie would be unsafe, because browsers send cookies to every
+port of a machine. The WebSocket refuses every `Origin` except the page's. All requests with a foreign `Host` are
+refused too, because a foreign host name could be made to resolve to this machine.
 """
 
 from __future__ import annotations

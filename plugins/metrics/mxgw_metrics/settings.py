@@ -77,6 +77,6 @@ class MetricsSettings(BaseModel):
         if not self.address.is_local and not self.allow_remote:
             raise SettingsError(
                 f"plugins.metrics.listen: {self.listen} can be reached from other machines, and metrics are served in "
-                "plaintext to whoever asks: listen on 127.0.0.1 or [::1], or set plugins.metrics.allow_remote = true "
-                "on a network that is secured otherwise"
+                "plaintext, without authentication: listen on 127.0.0.1 or [::1], or set "
+                "plugins.metrics.allow_remote = true on a network that is secured otherwise"
             )

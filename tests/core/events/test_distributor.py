@@ -31,10 +31,10 @@ def test_events_before_the_first_subscriber_are_there_for_it() -> None:
     pump.events(3)
     pump.gap(1)
     pump.events(2)
-    subscription = pump.attach(Start.OLDEST_RETAINED)
+    subscriber = pump.attach(Start.OLDEST_RETAINED)
 
-    assert told(taken(subscription)) == [1, 2, 3, (4, 4), 5, 6]
-    assert (subscription.place.was_resuming, subscription.place.recovered) == (False, False)
+    assert told(taken(subscriber)) == [1, 2, 3, (4, 4), 5, 6]
+    assert (subscriber.place.was_resuming, subscriber.place.recovered) == (False, False)
 
 
 def test_now_means_only_what_comes() -> None:
@@ -82,13 +82,13 @@ def test_a_resume_that_cannot_be_complete_begins_with_its_gap(
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    subscription = pump.attach(after)
-    items = taken(subscription)
+    subscriber = pump.attach(after)
+    items = taken(subscriber)
 
     assert isinstance(items[0], Gap)
     assert items[0].reason == reason
     assert told(items) == [gap] + ([] if reason == e.GAP_REASON_CURSOR_AHEAD else [5, 6])
-    assert subscription.place.recovered is False
+    assert subscriber.place.recovered is False
 
 
 def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
@@ -99,10 +99,10 @@ def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
     part = pump.attach(Position(EPOCH, 1), older_until=3)
 
     assert (whole.place.recovered, part.place.recovered) == (True, False)
-    for subscription in (whole, part):
-        assert subscription.place.gap is not None
-        assert subscription.delivered == 1
-        assert told(taken(subscription)) == [5, 6]
+    for subscriber in (whole, part):
+        assert subscriber.place.gap is not None
+        assert subscriber.delivered == 1
+        assert told(taken(subscriber)) == [5, 6]
 
 
 def test_a_history_store_hides_no_other_gap() -> None:

@@ -127,7 +127,7 @@ class DistributorMachine(RuleBasedStateMachine):
 
             assert refused.value is CLOSED
             return
-        subscription = self.pump.attach(start, limits=limits, policy=policy, filters=filters)
+        subscriber = self.pump.attach(start, limits=limits, policy=policy, filters=filters)
         at, opening = head, None
         match start:
             case Start.OLDEST_RETAINED if never is not None:
@@ -145,10 +145,10 @@ class DistributorMachine(RuleBasedStateMachine):
 
         lost_behind = any(item is None for sequence, item in self.world.items() if sequence > at)
 
-        assert subscription.place.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
-        assert subscription.place.was_resuming == isinstance(start, Position)
+        assert subscriber.place.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
+        assert subscriber.place.was_resuming == isinstance(start, Position)
 
-        self.readers.append(Reader(subscription, policy, at, opening, odd_only, limits != NO_LIMITS))
+        self.readers.append(Reader(subscriber, policy, at, opening, odd_only, limits != NO_LIMITS))
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 60, 300, 1 << 20]))
@@ -170,7 +170,7 @@ class DistributorMachine(RuleBasedStateMachine):
             case None:
                 assert reader.subscriber.end_error is None
                 self.passes_over(reader, reader.subscriber.delivered)
-                assert reader.at == self.pump.head or reader.subscriber.refusing_from is not None
+                assert reader.at == self.pump.head
         if not (isinstance(item, Gap) and item.last == 0):
             assert reader.subscriber.delivered <= reader.at
 
@@ -251,7 +251,7 @@ class DistributorMachine(RuleBasedStateMachine):
         log = self.distributor.log
         for reader in self.readers:
             subscriber = reader.subscriber
-            assert subscriber.end_error is None or not subscriber.policy.asked or reader.has_limits
+            assert subscriber.end_error is None or not reader.policy.asked or reader.has_limits
             if not isinstance(subscriber.source, Refusing | Ending):
                 assert (subscriber.source.reads_after or 0) >= log.oldest - 1, "the log forgot what is unread"
             if not reader.has_limits:

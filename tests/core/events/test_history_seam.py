@@ -186,10 +186,10 @@ async def test_who_comes_back_to_a_store_that_repeats_what_it_cannot_keep_has_th
         """Resume after a position. Return `recovered` and everything that follows."""
         older = await find_older(lambda: asked(store), log, EPOCH, Position(EPOCH, after), doubts)
         assert older is not None
-        verdict = decide(log, EPOCH, Position(EPOCH, after), older.reach)
-        assert verdict.gap is not None
-        pieces = older.in_place_of(verdict.gap, EPOCH, is_whole=verdict.recovered)
-        return verdict.recovered, told([piece async for piece in pieces if piece is not None])
+        place = decide(log, EPOCH, Position(EPOCH, after), older.reach)
+        assert place.gap is not None
+        pieces = older.in_place_of(place.gap, EPOCH, is_whole=place.recovered)
+        return place.recovered, told([piece async for piece in pieces if piece is not None])
 
     with pytest.raises(HistoryUnavailable):
         await resume(3)

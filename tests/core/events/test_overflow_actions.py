@@ -419,9 +419,9 @@ def test_a_subscribers_own_figures_add_up() -> None:
     subscriber = pump.attach(limits=THREE, policy=Told(DropOldest(2)), filters=[Items({1})])
     pump.happen(1, 2, 1, 2, 1)
     taken(subscriber)
-    figures = subscriber.counts
+    counts = subscriber.counts
 
-    assert (figures.delivered_events, figures.filtered_events, dict(figures.lost_events)) == (
+    assert (counts.delivered_events, counts.filtered_events, dict(counts.lost_events)) == (
         1,
         1,
         {"QUEUE_DROPPED": 3},

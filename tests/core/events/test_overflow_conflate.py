@@ -214,7 +214,7 @@ def test_a_policy_may_grow_tired_of_conflating() -> None:
         (Select(lambda server, item, kind: item == 1), [11]),
     ],
 )
-def test_another_verdict_after_conflating_is_exact_too(then: object, kept: list[int]) -> None:
+def test_another_action_after_conflating_is_exact_too(then: object, kept: list[int]) -> None:
     pump = RecordingPump()
     policy = Told(Conflate())
     subscriber = pump.attach(limits=QueueLimits(5, 0, 0.0), policy=policy)
@@ -229,7 +229,7 @@ def test_another_verdict_after_conflating_is_exact_too(then: object, kept: list[
     assert account.at == 12
 
 
-def test_conflating_after_another_verdict_conflates_what_was_set_aside_too() -> None:
+def test_conflating_after_another_action_conflates_what_was_set_aside_too() -> None:
     pump = RecordingPump()
     policy = Told(DropNewest(3))
     subscriber = pump.attach(limits=QueueLimits(3, 0, 0.0), policy=policy)

@@ -15,6 +15,7 @@ from support.overflowing import RecordingPump
 
 from mxgw_core.api.events import Action, Disconnect, DropOldest, Lag, QueueLimits
 from mxgw_core.events.counts import POLICY_ERRORS
+from mxgw_core.events.sources import Gathering
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 
@@ -157,4 +158,7 @@ def test_what_is_no_policy_becomes_disconnect_as_its_subscriber_attaches(
 
 
 def test_a_policy_with_a_sensible_pace_is_taken() -> None:
-    assert attach(RecordingPump(), Paced(0.5)).source.due_in_s() is None
+    source = attach(RecordingPump(), Paced(0.5)).source
+
+    assert isinstance(source, Gathering)
+    assert source.interval_s == 0.5

@@ -162,25 +162,25 @@ class ReplayMachine(RuleBasedStateMachine):
         self.distributor.trim()
         oldest = self.distributor.log.oldest
         reader.checker.attach(start if isinstance(start, Position) else None)
-        subscription = self.pump.attach(
+        subscriber = self.pump.attach(
             start,
             limits=limits,
             policy=Told(Resync() if resync else Disconnect()),
             filters=[Items(ODD)] if reader.odd_only else [],
         )
-        reader.subscriber, verdict = subscription, subscription.place
+        reader.subscriber, place = subscriber, subscriber.place
         reader.fetching_since, reader.snapshots_due = None, 0
         if snapshot:
             reader.subscriber.want_snapshot()
-        gap = verdict.gap
+        gap = place.gap
         reader.checker.observe(
             Opened(
                 EPOCH,
-                gap.first - 1 if gap is not None and gap.first else verdict.cursor,
+                gap.first - 1 if gap is not None and gap.first else place.cursor,
                 self.world.head,
                 oldest,
-                verdict.was_resuming,
-                verdict.recovered,
+                place.was_resuming,
+                place.recovered,
             )
         )
         if reader not in self.readers:

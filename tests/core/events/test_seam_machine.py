@@ -120,13 +120,13 @@ class SeamMachine(RuleBasedStateMachine):
         self.retention = Retention(retained, 1 << 30, 0.0)
         self.store = Store() if has_store else None
         self.gateway: GatewayRun | None = GatewayRun(self.source, self.clock, self.retention, refills=False)
-        self.gateway.link.welcome()
+        self.gateway.connection.welcome()
         self.committed: Position | None = None
         self.recorder = Reader(StreamChecker(self.source))
         self.readers = [self.recorder]
         self.attached = 0
 
-    # the worker and its link
+    # the worker and its connection
 
     @rule(items=st.lists(st.integers(1, 3), min_size=1, max_size=9), large=st.booleans())
     def events_happen(self, items: list[int], large: bool) -> None:
@@ -137,22 +137,22 @@ class SeamMachine(RuleBasedStateMachine):
     def the_source_loses_something(self) -> None:
         self.source.gap()
 
-    @precondition(lambda self: self.gateway is not None and self.gateway.link.is_welcomed)
+    @precondition(lambda self: self.gateway is not None and self.gateway.connection.is_welcomed)
     @rule(maximum_bytes=st.sampled_from([1, 200, 1 << 20]))
     def the_worker_sends(self, maximum_bytes: int) -> None:
-        self.here.link.send(maximum_bytes)
+        self.here.connection.send(maximum_bytes)
 
-    @precondition(lambda self: self.gateway is not None and self.gateway.link.is_welcomed)
+    @precondition(lambda self: self.gateway is not None and self.gateway.connection.is_welcomed)
     @rule(frames=st.integers(1, 3), acknowledged=st.booleans())
     def the_gateway_receives(self, frames: int, acknowledged: bool) -> None:
-        self.here.link.receive(frames)
+        self.here.connection.receive(frames)
         if acknowledged:
-            self.here.link.acknowledge()
+            self.here.connection.acknowledge()
 
-    @precondition(lambda self: self.gateway is not None and self.gateway.link.is_welcomed)
+    @precondition(lambda self: self.gateway is not None and self.gateway.connection.is_welcomed)
     @rule()
     def everything_arrives(self) -> None:
-        self.here.link.catch_up()
+        self.here.connection.catch_up()
 
     # the gateway
 
@@ -186,11 +186,11 @@ class SeamMachine(RuleBasedStateMachine):
     def it_starts_and_hears_the_worker_s_hello(self) -> None:
         self.gateway = GatewayRun(self.source, self.clock, self.retention, refills=True)
 
-    @precondition(lambda self: self.gateway is not None and not self.gateway.link.is_welcomed)
+    @precondition(lambda self: self.gateway is not None and not self.gateway.connection.is_welcomed)
     @rule()
     def the_handshake_ends(self) -> None:
         kept_from = self.source.outbox.oldest_sequence
-        self.here.link.welcome()
+        self.here.connection.welcome()
 
         assert self.source.outbox.oldest_sequence == kept_from, "a handshake lost what was kept"
         assert self.here.distributor.log.head < self.source.outbox.oldest_sequence, "not all that was kept comes back"
@@ -200,7 +200,7 @@ class SeamMachine(RuleBasedStateMachine):
     def it_is_restarted(self, restart: Restart) -> None:
         """Carry out all steps of a restart in a row. Left to chance, few examples would contain all of them."""
         self.events_happen(restart.recorded, large=False)
-        self.here.link.catch_up()
+        self.here.connection.catch_up()
         if self.store is not None:
             self.the_recorder_keeps_up(share=3)
         self.events_happen(restart.unread, large=False)
@@ -215,13 +215,13 @@ class SeamMachine(RuleBasedStateMachine):
         if restart.source_loses:
             self.the_source_loses_something()
         if restart.reads_on:
-            self.here.link.catch_up()
+            self.here.connection.catch_up()
             self.everybody_comes_back_and_reads(steps=2)
 
     # readers
 
     def is_ready(self) -> bool:
-        return self.gateway is not None and self.gateway.link.is_ready
+        return self.gateway is not None and self.gateway.connection.is_ready
 
     def come(self, reader: Reader, start: Start | Position) -> None:
         reader.start = start
@@ -248,47 +248,47 @@ class SeamMachine(RuleBasedStateMachine):
         self.attached += 1
         foretold = distributor.decide(start, until)
         oldest, head = log.oldest, log.head
-        subscription = distributor.attach(
+        subscriber = distributor.attach(
             f"s{self.attached}",
             start,
             limits=reader.limits,
             policy=Told(Disconnect() if reader.keeps is None else DropOldest(reader.keeps)),
             older_until=until,
         )
-        verdict, gap = subscription.place, subscription.place.gap
-        reader.subscriber = subscription
-        reader.held = {s for s in self.here.link.received if s >= oldest}
+        place, gap = subscriber.place, subscriber.place.gap
+        reader.subscriber = subscriber
+        reader.held = {s for s in self.here.connection.received if s >= oldest}
         if reader.store is not None:
             reader.stored, reader.promised = reader.store.asked, reader.store.run
         if isinstance(start, Position) and start.sequence <= self.here.doubted_after:
             reader.promised = {s for s in reader.promised if s <= self.here.doubted_after}
         if older is not None and gap is not None and gap.first:
-            reader.older = older.in_place_of(gap, EPOCH, is_whole=verdict.recovered)
+            reader.older = older.in_place_of(gap, EPOCH, is_whole=place.recovered)
         if isinstance(start, Position):
-            assert verdict == foretold, "who asks to be refused is judged by another verdict"
-            self.hold_against_the_model(reader, start, verdict, oldest, head)
-        first = gap.first - 1 if gap is not None and gap.first else verdict.cursor
-        reader.checker.observe(Opened(EPOCH, first, head, oldest, verdict.was_resuming, verdict.recovered))
+            assert place == foretold, "who asks to be refused gets another start place"
+            self.hold_against_the_model(reader, start, place, oldest, head)
+        first = gap.first - 1 if gap is not None and gap.first else place.cursor
+        reader.checker.observe(Opened(EPOCH, first, head, oldest, place.was_resuming, place.recovered))
 
     def hold_against_the_model(
-        self, reader: Reader, start: Position, verdict: StartPlace, oldest: int, head: int
+        self, reader: Reader, start: Position, place: StartPlace, oldest: int, head: int
     ) -> None:
         if start.epoch != EPOCH:
-            assert not verdict.recovered
-            assert verdict.gap is not None
-            assert verdict.gap.reason == GAP_REASON_EPOCH_CHANGED
+            assert not place.recovered
+            assert place.gap is not None
+            assert place.gap.reason == GAP_REASON_EPOCH_CHANGED
         elif start.sequence > head:
-            assert not verdict.recovered
-            assert verdict.gap is not None
-            assert verdict.gap.reason == GAP_REASON_CURSOR_AHEAD
+            assert not place.recovered
+            assert place.gap is not None
+            assert place.gap.reason == GAP_REASON_CURSOR_AHEAD
             assert reader.is_new, "a position that was handed out is ahead of the log"
         else:
             behind = range(start.sequence + 1, head + 1)
             # The events before the first one that the gateway ever received do not count as missing: the log begins
             # later.
-            begins = max(oldest, min(self.here.link.received, default=oldest))
+            begins = max(oldest, min(self.here.connection.received, default=oldest))
             missing = [s for s in behind if s not in reader.held and not (s < begins and s in reader.promised)]
-            assert verdict.recovered == (not missing), f"recovered is {verdict.recovered}, missing: {missing}"
+            assert place.recovered == (not missing), f"recovered is {place.recovered}, missing: {missing}"
 
     def is_true(self, reader: Reader, lost: Lost) -> bool:
         """Return True when a gap names only events that could not be read when the stream opened.
@@ -300,7 +300,7 @@ class SeamMachine(RuleBasedStateMachine):
             case "RING_EVICTED":
                 return named.isdisjoint(reader.held) and (reader.is_store_broken or named.isdisjoint(reader.stored))
             case "WORKER_OUTBOX_OVERRUN":
-                return named.isdisjoint(self.here.link.received)
+                return named.isdisjoint(self.here.connection.received)
             case "QUEUE_DROPPED":
                 return reader.keeps is not None
             case _:
@@ -503,7 +503,7 @@ class SeamMachine(RuleBasedStateMachine):
         if self.gateway is None:
             self.it_starts_and_hears_the_worker_s_hello()
         self.it_is_restarted(self.last)
-        self.here.link.catch_up()
+        self.here.connection.catch_up()
         self.come(self.new_reader(NO_LIMITS, None), Position(EPOCH, min(self.late, self.source.head)))
         for reader in self.readers:
             if not reader.is_attached:

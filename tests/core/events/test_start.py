@@ -22,34 +22,34 @@ def _log(*, head: int, oldest: int) -> EventLog:
 
 @pytest.mark.parametrize(("start", "cursor"), [(Start.NOW, 10), (Start.OLDEST_RETAINED, 4)])
 def test_without_a_position_nothing_is_lost_and_nothing_recovered(start: Start, cursor: int) -> None:
-    verdict = decide(_log(head=10, oldest=5), EPOCH, start)
+    place = decide(_log(head=10, oldest=5), EPOCH, start)
 
-    assert (verdict.cursor, verdict.was_resuming, verdict.recovered, verdict.gap) == (cursor, False, False, None)
+    assert (place.cursor, place.was_resuming, place.recovered, place.gap) == (cursor, False, False, None)
 
 
 @pytest.mark.parametrize("sequence", [4, 5, 9, 10])
 def test_a_position_within_the_log_is_recovered(sequence: int) -> None:
-    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+    place = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
 
-    assert (verdict.cursor, verdict.was_resuming, verdict.recovered, verdict.gap) == (sequence, True, True, None)
+    assert (place.cursor, place.was_resuming, place.recovered, place.gap) == (sequence, True, True, None)
 
 
 @pytest.mark.parametrize("sequence", [0, 1, 3])
 def test_a_position_older_than_the_log_is_told_exactly_what_is_lost(sequence: int) -> None:
-    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+    place = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
 
-    assert verdict.gap is not None
-    assert (verdict.gap.first, verdict.gap.last) == (sequence + 1, 4)
-    assert verdict.gap.reason == e.GAP_REASON_RING_EVICTED
-    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (4, True, False)
+    assert place.gap is not None
+    assert (place.gap.first, place.gap.last) == (sequence + 1, 4)
+    assert place.gap.reason == e.GAP_REASON_RING_EVICTED
+    assert (place.cursor, place.was_resuming, place.recovered) == (4, True, False)
 
 
 def test_a_position_before_an_empty_log_lost_everything_up_to_the_head() -> None:
-    verdict = decide(_log(head=10, oldest=11), EPOCH, Position(EPOCH, 7))
+    place = decide(_log(head=10, oldest=11), EPOCH, Position(EPOCH, 7))
 
-    assert verdict.gap is not None
-    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (8, 10, e.GAP_REASON_RING_EVICTED)
-    assert (verdict.cursor, verdict.recovered) == (10, False)
+    assert place.gap is not None
+    assert (place.gap.first, place.gap.last, place.gap.reason) == (8, 10, e.GAP_REASON_RING_EVICTED)
+    assert (place.cursor, place.recovered) == (10, False)
 
 
 def test_the_head_of_an_empty_log_is_recovered() -> None:
@@ -58,20 +58,20 @@ def test_the_head_of_an_empty_log_is_recovered() -> None:
 
 @pytest.mark.parametrize("sequence", [11, 2**64 - 1])
 def test_a_position_ahead_of_the_head_is_never_caught_up(sequence: int) -> None:
-    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+    place = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
 
-    assert verdict.gap is not None
-    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (0, 0, e.GAP_REASON_CURSOR_AHEAD)
-    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (10, True, False)
+    assert place.gap is not None
+    assert (place.gap.first, place.gap.last, place.gap.reason) == (0, 0, e.GAP_REASON_CURSOR_AHEAD)
+    assert (place.cursor, place.was_resuming, place.recovered) == (10, True, False)
 
 
 @pytest.mark.parametrize("sequence", [0, 7, 10, 5000])
 def test_a_position_of_another_epoch_starts_at_the_oldest_with_a_gap_of_unknown_size(sequence: int) -> None:
-    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(OTHER_EPOCH, sequence))
+    place = decide(_log(head=10, oldest=5), EPOCH, Position(OTHER_EPOCH, sequence))
 
-    assert verdict.gap is not None
-    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (0, 0, e.GAP_REASON_EPOCH_CHANGED)
-    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (4, True, False)
+    assert place.gap is not None
+    assert (place.gap.first, place.gap.last, place.gap.reason) == (0, 0, e.GAP_REASON_EPOCH_CHANGED)
+    assert (place.cursor, place.was_resuming, place.recovered) == (4, True, False)
 
 
 @pytest.mark.parametrize(("sequence", "recovered"), [(4, False), (9, False), (10, False), (11, False), (12, True)])
@@ -81,9 +81,9 @@ def test_a_gap_within_the_log_is_no_complete_resume_for_who_stands_before_its_en
     log = _log(head=10, oldest=5)
     log.append_gap(Gap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
     log.append(13, 14, batch([13, 14]))
-    verdict = decide(log, EPOCH, Position(EPOCH, sequence))
+    place = decide(log, EPOCH, Position(EPOCH, sequence))
 
-    assert (verdict.cursor, verdict.recovered, verdict.gap) == (sequence, recovered, None)
+    assert (place.cursor, place.recovered, place.gap) == (sequence, recovered, None)
 
 
 @pytest.mark.parametrize(("older_until", "recovered"), [(None, False), (0, False), (3, False), (4, True), (9, True)])
@@ -119,8 +119,8 @@ def test_the_gap_names_the_settings_that_would_have_kept_what_is_missing(
         log.append(sequence, sequence, batch([sequence]))
         log.segment_s = -1.0
     log.trim(oldest - 1, 0, 0, 0.0)
-    verdict = decide(log, EPOCH, Position(EPOCH, position))
+    place = decide(log, EPOCH, Position(EPOCH, position))
 
-    assert verdict.gap is not None
-    assert (log.oldest, verdict.gap.first, verdict.gap.last) == (oldest, position + 1, oldest - 1)
-    assert {remedy for remedy in (OUTBOX, RETENTION) if remedy in verdict.gap.detail} == named
+    assert place.gap is not None
+    assert (log.oldest, place.gap.first, place.gap.last) == (oldest, position + 1, oldest - 1)
+    assert {remedy for remedy in (OUTBOX, RETENTION) if remedy in place.gap.detail} == named

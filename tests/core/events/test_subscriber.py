@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.distributing import Items, Judged, Pump, Told
+from support.distributing import Items, KeepIf, Pump, Told
 from support.events import OTHER_EPOCH, batch, frame_of, serial_of, taken, told
 
 from mxgw.v1 import events_pb2 as e
@@ -340,7 +340,7 @@ def test_what_is_set_aside_comes_in_pieces_far_below_a_message_limit() -> None:
 
 def test_filters_must_all_agree_and_positions_stay_true() -> None:
     pump = Pump()
-    even = Judged(lambda item, kind: kind == e.EVENT_KIND_DATA_CHANGE)
+    even = KeepIf(lambda item, kind: kind == e.EVENT_KIND_DATA_CHANGE)
     subscriber = pump.attach(filters=[Items({1, 2}), Items({2, 3}), even])
     for item_handle in (1, 2, 3, 2):
         pump.distributor.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
+from mxgw_core.plugins.former import MODULES
 
 from .conftest import Install, settings
 
@@ -33,8 +35,8 @@ BROKEN: dict[str, tuple[str, str]] = {
                                              "release of mxgw does not have: plugins import mxgw_core.api only"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
     "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "it imports "
-                                      "'mxgw_core.api.backup', which this release of mxgw does not have: plugins "
-                                      "import mxgw_core.api only; CHANGELOG.md names"),
+                                      "'mxgw_core.api.backup', which this release of mxgw does not have: the module "
+                                      "is called mxgw_core.api.maintenance now; import the names"),
     "imports a name that never was": ("from mxgw_core.api import NoSuchName", "ImportError: cannot import name"),
     "raises in its constructor": ("class Plugin:\n    def __init__(self): raise OSError('disk')",
                                   "constructing Plugin() raised OSError: disk"),
@@ -115,26 +117,66 @@ def test_a_broken_plugin_that_is_required_stops_the_start(install: Install, code
     assert reason in str(caught.value)
 
 
-# The former names, and a part of the text that says what took their place.
+# What plugins for an earlier release import, and a part of the text that says what took its place.
 FORMER = [
-    ("CommandObserver", "the hook mxgw_decided"),
-    ("StandingAnswer", "StandingFilter"),
-    ("Verdict", "Action"),
+    ("from mxgw_core.api import CommandObserver", "implement the hook mxgw_decided"),
+    ("from mxgw_core.api import StandingAnswer", "a filter that implements StandingFilter"),
+    ("from mxgw_core.api import Verdict", "it is called Action now"),
+    ("from mxgw_core.api.events import Verdict", "it is called Action now"),
+    ("import mxgw_core.api as api\napi.Verdict", "it is called Action now"),
+    ("from mxgw_core.api.gateway import GrpcService", "import GrpcService from mxgw_core.api"),
+    ("import mxgw_core.api.gateway as gateway\ngateway.GrpcService", "import GrpcService from mxgw_core.api"),
+    ("from mxgw_core.api.gateway import SettingsT", "write SettingsSection[Model]"),
+    ("from mxgw_core.api.observation import Finding", "import Finding from mxgw_core.api"),
+    ("import mxgw_core.api.attempts", "the module is called mxgw_core.api.rate_limits now"),
+    ("import mxgw_core.api.backup", "the module is called mxgw_core.api.maintenance now"),
+    ("import mxgw_core.api.correlation", "the module is called mxgw_core.api.calls now"),
+    ("import mxgw_core.api.distribution", "the module is called mxgw_core.api.metrics now"),
+    ("import mxgw_core.api.internal", "the module is called mxgw_core.api.internal_sessions now"),
+    ("import mxgw_core.api.rates", "the module is called mxgw_core.api.rate_limits now"),
+    ("from mxgw_core.api import rates", "the module is called mxgw_core.api.rate_limits now"),
+    ("class Plugin:\n    def __init__(self): import mxgw_core.api.rates", "mxgw_core.api.rate_limits now"),
+    (
+        "class Plugin:\n    @hookimpl\n    def mxgw_settings(self): from mxgw_core.api.events import Verdict",
+        "Action now",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "instead"), FORMER)
-def test_a_plugin_that_imports_a_name_that_is_gone_is_refused_with_what_took_its_place(
-    install: Install, name: str, instead: str
+@pytest.mark.parametrize(("code", "instead"), FORMER)
+def test_a_plugin_that_imports_what_is_gone_is_refused_with_what_took_its_place(
+    install: Install, code: str, instead: str
 ) -> None:
-    install("old", f"from mxgw_core.api import {name}")
+    install("old", code)
 
     refused = record(PluginHost.load(settings("old")), "old")
 
     assert refused.state is PluginState.FAILED
-    assert f"ImportError: mxgw_core.api has no {name} any more: " in refused.detail
     assert instead in refused.detail
-    assert "CHANGELOG.md" in refused.detail
+    assert refused.detail.endswith("; CHANGELOG.md names what changed for plugins that were written before")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from mxgw_core.api import NoSuchName",
+        "from mxgw_core.api.gateway import NoSuchName",
+        "from json import GrpcService",
+        "import json\njson.Verdict",
+        "raise ImportError('no licence')",
+        "object().Verdict",
+    ],
+)
+def test_an_error_that_is_not_about_a_former_name_has_no_advice(install: Install, code: str) -> None:
+    install("other", code)
+
+    assert "CHANGELOG.md" not in record(PluginHost.load(settings("other")), "other").detail
+
+
+def test_every_module_that_took_the_place_of_another_can_be_imported() -> None:
+    for former, now in MODULES.items():
+        assert find_spec(f"mxgw_core.api.{now}") is not None
+        assert find_spec(f"mxgw_core.api.{former}") is None
 
 
 def test_acl_is_required_as_soon_as_it_is_enabled(install: Install) -> None:

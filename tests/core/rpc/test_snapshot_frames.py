@@ -46,8 +46,8 @@ def parsed(frames: list[bytes]) -> list[list[int]]:
 
 
 def frames_of(pages: list[bytes], *filters: Items, limit: int = LIMIT) -> list[bytes]:
-    sieve = ItemFilters(filters, EveryItem()) if filters else None
-    return list(SnapshotMessages(EPOCH, 77, pages, sieve).frames(limit))
+    item_filters = ItemFilters(filters, EveryItem()) if filters else None
+    return list(SnapshotMessages(EPOCH, 77, pages, item_filters).frames(limit))
 
 
 def test_a_page_is_a_frame_as_it_came() -> None:
@@ -79,9 +79,9 @@ def test_only_what_all_filters_let_pass_is_shown_and_a_page_of_others_is_an_empt
 
 
 def test_an_item_that_is_not_known_is_not_shown_to_a_reader_with_a_filter() -> None:
-    sieve = ItemFilters([Items([1, 2])], ItemBook(10))
+    item_filters = ItemFilters([Items([1, 2])], ItemBook(10))
 
-    assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2)], sieve).frames(LIMIT))) == []
+    assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2)], item_filters).frames(LIMIT))) == []
 
 
 def test_a_session_without_values_has_an_end_only() -> None:
@@ -97,10 +97,10 @@ def test_a_filter_is_asked_for_a_few_items_between_two_frames() -> None:
             return item.item_handle % 2 == 0
 
     counting = Counting()
-    sieve = ItemFilters([counting], EveryItem())
+    item_filters = ItemFilters([counting], EveryItem())
     asked = [0]
     frames = []
-    for frame in SnapshotMessages(EPOCH, 77, [page(*range(1, 101))], sieve).frames(1 << 20):
+    for frame in SnapshotMessages(EPOCH, 77, [page(*range(1, 101))], item_filters).frames(1 << 20):
         frames.append(frame)
         asked.append(counting.asked)
 

@@ -261,16 +261,16 @@ class LifetimeMachine(RuleBasedStateMachine):
     # subscribers
 
     def attach(self, known: Known, reader: Reader) -> None:
-        """As the event service attaches, and hold the verdict against what is missing."""
+        """As the event service attaches, and hold its start place against what is missing."""
         session = self.real(known)
         session.require_ready()
         distributor = session.distributor
         start = Start.OLDEST_RETAINED if reader.at is None else Position(known.process.outbox.epoch, reader.at)
         self.streams += 1
-        subscription = distributor.attach(f"s{self.streams}", start, limits=NO_LIMITS, policy=DisconnectPolicy())
+        subscriber = distributor.attach(f"s{self.streams}", start, limits=NO_LIMITS, policy=DisconnectPolicy())
         self.world.loop.do(session.attached)
-        verdict, reader.subscriber = subscription.place, subscription
-        begins = verdict.gap.first - 1 if verdict.gap is not None and verdict.gap.first else verdict.cursor
+        place, reader.subscriber = subscriber.place, subscriber
+        begins = place.gap.first - 1 if place.gap is not None and place.gap.first else place.cursor
         if reader.at is not None:
             assert begins == reader.at, "it goes on where it was"
         reader.at = begins
@@ -282,8 +282,8 @@ class LifetimeMachine(RuleBasedStateMachine):
 
         assert reader.at == head, "all that there is"
         if isinstance(start, Position):
-            assert verdict.recovered == (reader.lost == lost_before), "recovered means that nothing is missing"
-            assert verdict.recovered or self.outbox < known.process.outbox.head_sequence, "the outbox had it all"
+            assert place.recovered == (reader.lost == lost_before), "recovered means that nothing is missing"
+            assert place.recovered or self.outbox < known.process.outbox.head_sequence, "the outbox had it all"
 
     def read(self, reader: Reader) -> None:
         assert reader.subscriber is not None
@@ -437,7 +437,7 @@ class LifetimeMachine(RuleBasedStateMachine):
                 known.state, known.adopt_until = Is.ADOPTING, self.now + self.adopt_within_s
 
     def returning(self) -> Sequence[Known]:
-        return [known for known in self.of(Is.ADOPTING) if known.process.is_alive and known.process.link is None]
+        return [known for known in self.of(Is.ADOPTING) if known.process.is_alive and known.process.connection is None]
 
     @precondition(lambda self: self.returning())
     @rule(which=st.integers(0, 99))

@@ -203,10 +203,10 @@ async def test_a_log_begins_behind_what_the_outbox_overwrote_while_it_shook_hand
             (True, 105),
         ]
 
-        verdict = decide(setting.distributor.log, EPOCH, Position(EPOCH, 103))
+        place = decide(setting.distributor.log, EPOCH, Position(EPOCH, 103))
 
-        assert verdict.gap is not None
-        assert (verdict.recovered, verdict.gap.first, verdict.gap.last) == (False, 104, 105)
+        assert place.gap is not None
+        assert (place.recovered, place.gap.first, place.gap.last) == (False, 104, 105)
 
 
 async def test_what_the_outbox_overwrote_amid_the_refill_is_no_complete_resume(waiting: Waiting) -> None:

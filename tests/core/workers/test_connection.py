@@ -55,10 +55,10 @@ class Endpoint:
     def resume_after(self, hello: w.Hello) -> int:
         return 7 if hello.epoch == EPOCH else 0
 
-    def claim(self, link: WorkerConnection) -> bool:
+    def claim(self, connection: WorkerConnection) -> bool:
         if self.taken is not None:
             return False
-        self.taken = link
+        self.taken = connection
         return True
 
     def on_messages(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
@@ -67,11 +67,11 @@ class Endpoint:
         if any(envelope.HasField("hello") for envelope in envelopes):
             raise BrokenProtocol("a Hello out of place")
 
-    def on_lost(self, link: WorkerConnection, detail: str) -> None:
+    def on_lost(self, connection: WorkerConnection, detail: str) -> None:
         self.lost.append(detail)
         self.changed.set()
 
-    def on_refused(self, link: WorkerConnection, reason: str, detail: str) -> None:
+    def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
         self.refused.append(reason)
 
     async def received_count(self, count: int) -> None:
@@ -441,7 +441,7 @@ async def test_what_the_owner_calls_broken_is_cut_and_nothing_more_is_heard(endp
         await worker.ended()
 
 
-async def test_a_link_that_was_closed_sends_nothing_and_tells_nobody(endpoint: Endpoint) -> None:
+async def test_a_connection_that_was_closed_sends_nothing_and_tells_nobody(endpoint: Endpoint) -> None:
     async with scripted_worker(endpoint.path) as worker:
         await worker.shake()
 

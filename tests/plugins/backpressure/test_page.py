@@ -68,7 +68,7 @@ def test_gap_reasons_on_the_page_exist() -> None:
     assert named <= known
 
 
-def test_the_guide_has_every_verdict_with_its_parameters() -> None:
+def test_the_guide_has_every_action_with_its_parameters() -> None:
     kinds = Action.__args__  # type: ignore[attr-defined]
     shown = dict(re.findall(r"^\| `(\w+)\(([\w, ]*)\)` \|", GUIDE, re.MULTILINE))
 

@@ -54,7 +54,7 @@ class Changing:
         return self.answers[self.asked % len(self.answers)]
 
 
-verdicts: list[Any] = [
+actions: list[Any] = [
     st.just(Conflate()),
     st.builds(DropOldest, st.integers(0, 8)),
     st.builds(DropNewest, st.integers(0, 8)),
@@ -73,7 +73,7 @@ policies = {
     "grace drop_oldest": st.builds(Grace, st.just(DropOldestPolicy()), st.just(HARD), st.sampled_from([0.4, 5.0])),
     "grace conflate": st.builds(Grace, st.just(ConflatePolicy()), st.just(HARD), st.just(2.0)),
     "grace sample": st.builds(PacedGrace, st.just(SamplePolicy(1.0)), st.just(HARD), st.just(2.0)),
-    "changing": st.builds(Changing, st.lists(st.one_of(*verdicts), min_size=1, max_size=4)),
+    "changing": st.builds(Changing, st.lists(st.one_of(*actions), min_size=1, max_size=4)),
 }
 MAY_DROP = {"drop_oldest", "drop_newest", "resync", "grace drop_oldest", "changing"}
 MAY_CONFLATE = {"conflate", "sample", "grace conflate", "grace sample", "changing"}

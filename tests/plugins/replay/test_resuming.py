@@ -1,4 +1,4 @@
-"""Resuming at a gateway with replay: verdicts, refusals, and what retention keeps."""
+"""Resuming at a gateway with replay: start places, refusals, and what retention keeps."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ async def test_the_default_is_to_deliver_what_is_held(on_gap: es.OnGap.ValueType
         assert frame.events.events[0].sequence == opened.oldest_sequence
 
 
-async def test_every_resume_is_counted_by_its_verdict() -> None:
+async def test_every_resume_is_counted_by_whether_it_was_complete() -> None:
     async with loaded() as (gateway, client, session):
         for sequence in (10, 20, 5_000):
             stream, _ = await begun(client, session, after(sequence, session.epoch))

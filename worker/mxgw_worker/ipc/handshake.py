@@ -187,7 +187,8 @@ class WorkerHandshake:
         expected = _mac(self._secret, b"gateway", *transcript, _number(welcome.resume_after))
         if not hmac.compare_digest(welcome.mac, expected):
             raise HandshakeError(
-                HandshakeReason.BAD_GATEWAY_PROOF, "whoever listens at the endpoint does not know this worker's secret"
+                HandshakeReason.BAD_GATEWAY_PROOF,
+                "the process that listens at the endpoint does not know this worker's secret",
             )
         self._next_secret = _mac(self._secret, b"rotate", *transcript)
         return welcome.resume_after

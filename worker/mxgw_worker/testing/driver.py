@@ -47,7 +47,7 @@ class WorkerDriver:
         self.gaps: list[WorkerEnvelope] = []
         # The item records that were received, and the serials of events that came before the record of their item.
         self.records: list[ItemRecord] = []
-        self.untold_serials: list[int] = []
+        self.unreported_serials: list[int] = []
         self.blocks = 0
         # Correlation ids of replies that belong to no request of this connection.
         self.replies_nobody_asked_for: list[int] = []
@@ -239,8 +239,8 @@ class WorkerDriver:
                 self.blocks += 1
                 events = EventBatch.FromString(envelope.events.events).events
                 self.events.extend(events)
-                told = {record.item_serial for record in self.records}
-                self.untold_serials += [event.item_serial for event in events if event.item_serial not in told]
+                reported = {record.item_serial for record in self.records}
+                self.unreported_serials += [event.item_serial for event in events if event.item_serial not in reported]
             case "item_records":
                 self.records.extend(envelope.item_records.records)
             case "gap":

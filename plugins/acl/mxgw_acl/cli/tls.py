@@ -40,9 +40,9 @@ def tls_group() -> click.Group:
     def init(directory: Path, hosts: tuple[str, ...], clients: tuple[str, ...], days: int, as_json: bool) -> None:
         """Make a certificate authority (CA) and a certificate for the gateway, and print how to use them.
 
-        The CA's private key stays in the directory. Keep it secret: whoever has it can make certificates that clients
-        and gateway trust. Run this command again before the certificates expire: the gateway reads new certificates
-        without a restart.
+        The CA's private key stays in the directory. Keep it secret: a person who has it can make certificates that
+        clients and gateway trust. Run this command again before the certificates expire: the gateway reads new
+        certificates without a restart.
         """
         try:
             from mxgw_acl.certificates import init_tls

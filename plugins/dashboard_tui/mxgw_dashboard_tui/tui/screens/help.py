@@ -16,8 +16,9 @@ from textual.widgets import Static
 _LEGEND = """\
 States, worst first: FAULTED, SILENT (its worker does not answer), SRC LOST (the source is away: values are stale),
 SRC DEGR, ADOPTING, detached (nobody reads its events), starting, ready.
-Lag counts events that the slowest subscriber has not taken. Gaps and Lost count what subscribers were told is gone;
-what a subscriber lets be conflated for itself is not in it. Events per second are the worker's, read or not."""
+Lag counts events that the slowest subscriber has not taken. Gaps and Lost count what was reported to
+subscribers as lost, without events that were conflated for a subscriber. Events per second are the worker's, read or
+not."""
 
 
 class HelpScreen(ModalScreen[None]):

@@ -76,7 +76,9 @@ class AcknowledgeScreen(ModalScreen[str | None]):
                 yield Static(Text(clean(reference, 60)))
             if number > _NAMED:
                 yield Static(Text(f"and {number - _NAMED} more"))
-            yield Input(placeholder="comment, for whoever reads it later", max_length=_LONGEST_COMMENT, id="comment")
+            yield Input(
+                placeholder="a comment, recorded with the acknowledgement", max_length=_LONGEST_COMMENT, id="comment"
+            )
             yield Static(Text("enter acknowledges, escape changes nothing"), classes="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
