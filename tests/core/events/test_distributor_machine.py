@@ -24,7 +24,7 @@ from mxgw_core.events.log import OutOfOrder
 from mxgw_core.events.pieces import Chunk, Gap
 from mxgw_core.events.sources import Ending, Refusing
 from mxgw_core.events.start import Start
-from mxgw_core.events.subscriber import End, Progress, Subscriber
+from mxgw_core.events.subscriber import End, Output, Progress, Subscriber
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 EVICTED, DROPPED = e.GAP_REASON_RING_EVICTED, e.GAP_REASON_QUEUE_DROPPED
@@ -100,6 +100,13 @@ class DistributorMachine(RuleBasedStateMachine):
     def flush(self) -> None:
         self.distributor.flush()
 
+    @rule(item=st.integers(1, 4))
+    def burst(self, item: int) -> None:
+        """Exceed the limits of readers that have limits, and append more after their policies have acted."""
+        for _ in range(3):
+            self.append(8, item, 0)
+            self.flush()
+
     @rule(seconds=st.sampled_from([0.5, 6.0]))
     def time_passes(self, seconds: float) -> None:
         self.pump.clock.now += seconds
@@ -153,7 +160,17 @@ class DistributorMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 60, 300, 1 << 20]))
     def take(self, which: int, limit_bytes: int) -> None:
+        self.next_of(self.readers[which % len(self.readers)], limit_bytes)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 99))
+    def take_all(self, which: int) -> None:
         reader = self.readers[which % len(self.readers)]
+        while not reader.ended and self.next_of(reader, 200) is not None:
+            pass
+
+    def next_of(self, reader: Reader, limit_bytes: int) -> Output | None:
+        """Take the next item of a reader, check it, and return it."""
         item = reader.subscriber.take(limit_bytes)
         match item:
             case Chunk():
@@ -170,9 +187,11 @@ class DistributorMachine(RuleBasedStateMachine):
             case None:
                 assert reader.subscriber.end_error is None
                 self.passes_over(reader, reader.subscriber.delivered)
+                # Also a reader that refuses events gets the gap for them as soon as its backlog is read.
                 assert reader.at == self.pump.head
         if not (isinstance(item, Gap) and item.last == 0):
             assert reader.subscriber.delivered <= reader.at
+        return item
 
     def sees_events(self, reader: Reader, chunk: Chunk) -> None:
         assert reader.opening is None
