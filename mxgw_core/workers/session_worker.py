@@ -262,16 +262,14 @@ class SessionWorker:
             self._steps.stopping(self._expected.identity, reason)
         try:
             if process is not None:
-                is_connected = self._connection is not None and not self._is_cut_off
+                can_send = self._connection is not None and not self._is_cut_off
                 await end_process(
                     process,
-                    ask=self._ask_to_leave if is_connected else None,
+                    ask=self._ask_to_leave if can_send else None,
                     grace_s=self._settings.workers.stop_grace_s,
                     # A silent worker without a connection is an orphan that did not connect in time. Perhaps it is
                     # only slow, so it is asked to exit before it is killed.
-                    is_stuck=is_connected
-                    and self.ended.done()
-                    and self.ended.result().reason is CloseReason.WORKER_SILENT,
+                    is_stuck=can_send and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
                 )
         finally:
             self._endpoint.close()
