@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 2.0
 # Calls that still run after the drain are ended with an error. They have this time to send the error to their clients.
 _LAST_WORDS_S = 0.5
+# How long grpc has to end the calls that it has cancelled.
+_CUT_CALLS_S = 2.0
 
 
 class GatewayApp:
@@ -68,6 +70,8 @@ class GatewayApp:
         self._stopping = asyncio.Event()
         self._end_sessions = False
         self.sessions_left = 0
+        # The server, if it could not be stopped. It must not be deleted: grpc would block this thread.
+        self._stuck_server: GrpcServer | None = None
         # Set by `run` when calls are served, or when `run` ends.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
@@ -121,6 +125,11 @@ class GatewayApp:
         assert self._gateway is not None
         return self._gateway
 
+    @property
+    def has_stuck_calls(self) -> bool:
+        """Whether calls were left that grpc could not end, because their clients have stopped and do not read."""
+        return self._stuck_server is not None
+
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown. This can be called at any time, also several times.
 
@@ -165,6 +174,11 @@ class GatewayApp:
                 registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
             else:
                 self.sessions_left = registry.release_all()
+            # grpc waits for clients that have stopped and do not read their socket, however long this takes.
+            await asyncio.wait((stopping,), timeout=_LAST_WORDS_S + _CUT_CALLS_S)
+            if not stopping.done():
+                self._stuck_server = server
+                stopping.cancel()
         await registry.wait_closed()
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "

@@ -70,6 +70,10 @@ async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Se
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
         _say(f"Stopped after {time.monotonic() - stopping_since:.1f} s; {rest}.")
+        if app.has_stuck_calls:
+            # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
+            sys.stdout.flush()
+            os._exit(0)
 
 
 async def _announce(app: GatewayApp, on_ready: Callable[[Sequence[str]], None]) -> None:

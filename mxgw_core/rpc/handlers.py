@@ -46,6 +46,8 @@ _T = TypeVar("_T")
 # answer has the same id.
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# How long the status of a call may wait for its caller to read. A caller that reads has it within milliseconds.
+_STATUS_S = 5.0
 
 # A function that reads and checks a request. It counts a large request in the gateway's memory. When the call ends, the
 # `ExitStack` subtracts the request again.
@@ -246,6 +248,9 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
         )
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
-        await context.abort(status_code(error), error.message, trailing_metadata=details)
-    except grpc.aio.InternalError:  # the caller has left (for a caller that only does not read, `abort` waits)
+        async with asyncio.timeout(_STATUS_S):
+            await context.abort(status_code(error), error.message, trailing_metadata=details)
+    except grpc.aio.InternalError:  # the caller has left
+        raise asyncio.CancelledError from None
+    except TimeoutError:  # the caller does not read; grpc sends the status if the caller ever reads again
         raise asyncio.CancelledError from None

@@ -22,6 +22,9 @@ from mxgw_core.api.calls import ResponseStream
 
 log = logging.getLogger(__name__)
 
+# How long the headers of a stream that has to end may take. A client that reads has them within milliseconds.
+_HEADERS_S = 3.0
+
 
 class PeerGone(Exception):
     """The connection of a stream has ended, so that its client gets neither messages nor a status."""
@@ -206,14 +209,20 @@ async def _waiting_for(future: asyncio.Future[None]) -> None:
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, the caller ends after the step."""
+    """Run a step that should not be cancelled. If the caller is cancelled meanwhile, the caller ends after the step.
+
+    The step is cancelled when it has not ended `_HEADERS_S` after the caller was cancelled: a client that has stopped
+    and does not even read its socket must not keep the stream's place, or the gateway, for ever.
+    """
     task = asyncio.get_running_loop().create_task(step)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=None if cancelled is None else _HEADERS_S)
         except asyncio.CancelledError as error:
             cancelled = error
+        else:
+            task.cancel()  # has no effect on a step that has ended
     if cancelled is not None and not task.cancelled() and task.exception() is None:
         raise cancelled
     await task

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.clients import client_of, read_events
+from support.clock import advance
 from support.waiting import until
 
 from mxgw_core.rpc.writers import GrpcStream, PeerGone, ResponseWriter, WriteDriver
@@ -293,3 +294,26 @@ async def test_a_driven_write_that_is_aborted_while_it_lets_others_run_goes_no_f
     await turns()
 
     assert (sent, ended, stream.unsent_bytes) == ([], [], 0)
+
+
+@pytest.mark.asyncio
+async def test_headers_that_a_stopped_client_never_takes_do_not_keep_a_cancelled_stream() -> None:
+    context = Context()
+
+    async def never(_: object) -> None:
+        await asyncio.Event().wait()
+
+    context.send_initial_metadata = never  # type: ignore[method-assign]
+    stream, _ = stream_of(context, drives=True)
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(stream.write(b"first"))
+        await turns()
+        writing.cancel()
+        await turns()
+
+        assert not writing.done()  # a client that reads would have them in a moment
+
+        advance(3)
+        await asyncio.wait([writing])
+
+        assert writing.cancelled()
