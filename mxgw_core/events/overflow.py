@@ -31,6 +31,8 @@ from mxgw_core.events.subscriber import Subscriber
 _LONGEST_BLOCK_S = 60.0
 # The shortest time after which a timer asks a policy again that has tolerated an overflow.
 _SHORTEST_RECHECK_S = 0.01
+# A policy that would stop the worker's events while a snapshot is fetched is asked again after this time.
+_SNAPSHOT_S = 0.1
 
 
 # The next functions change a reader's unread events, as an action of a policy demands.
@@ -174,6 +176,8 @@ class Overflow:
         if subscriber.is_over_limit():
             lag = subscriber.lag()
             action = self._guard.ask(subscriber, lag)
+            if isinstance(action, actions.Block) and subscriber.is_fetching_snapshot:
+                action = actions.Tolerate(_SNAPSHOT_S)  # the snapshot comes from the worker, like the stopped events
             if not isinstance(action, actions.Tolerate):
                 self._counts.count(OVERFLOW, subscriber.policy_name, type(action).__name__)
             self._try(action, subscriber, lag)

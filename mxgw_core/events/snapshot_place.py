@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mxgw_core.events.pieces import Chunk, Piece
 
@@ -20,13 +20,20 @@ class SnapshotDue:
 class SnapshotAt:
     """A snapshot that a stream needs: it is fetched at once, and sent after the events up to its position."""
 
-    __slots__ = ("_is_fetching", "_is_wanted", "_position")
+    __slots__ = ("_is_fetching", "_is_wanted", "_position", "_was_passed")
 
     def __init__(self) -> None:
         self._is_wanted = True
         self._is_fetching = False
+        # Whether a gap has passed the position of an earlier snapshot.
+        self._was_passed = False
         # The position of the snapshot that was fetched; None while there is no such snapshot.
         self._position: int | None = None
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether the outlet fetches a snapshot now."""
+        return self._is_fetching
 
     def want_again(self) -> None:
         """Let another snapshot be fetched.
@@ -50,15 +57,26 @@ class SnapshotAt:
         if self._is_fetching:
             return None
         if self._position is not None and delivered > self._position:
-            self._position, self._is_wanted = None, True
+            self._position, self._is_wanted, self._was_passed = None, True, True
         if self._is_wanted and not is_ending:
             self._is_wanted, self._is_fetching, self._position = False, True, None
             return SnapshotWanted()
         return SnapshotDue() if delivered == self._position else None
 
     def feed(self, piece: Piece) -> tuple[Piece, ...]:
-        """Return the piece; if the snapshot must be sent in the middle of it, return its two parts."""
+        """Return the piece; if the snapshot must be sent in the middle of it, return its two parts.
+
+        A gap in which all events are lost is divided only after a gap has passed an earlier snapshot. A reader whose
+        queue overflows during each fetch would otherwise get one gap after another, and never a snapshot.
+        """
         position = self._position
-        if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
+        if position is None or not piece.first <= position < piece.last:
+            return (piece,)
+        if isinstance(piece, Chunk):
             return piece.split(position)
+        if self._was_passed and not piece.runs and piece.count == piece.last - piece.first + 1:
+            return (
+                replace(piece, last=position, count=position - piece.first + 1),
+                replace(piece, first=position + 1, count=piece.last - position),
+            )
         return (piece,)

@@ -246,6 +246,11 @@ class Subscriber:
         if self._snapshot is not None:
             self._snapshot.fetched(position)
 
+    @property
+    def is_fetching_snapshot(self) -> bool:
+        """Whether a snapshot is fetched for this reader now."""
+        return self._snapshot is not None and self._snapshot.is_fetching
+
     def feed(self, older: Piece) -> None:
         """Add a piece of a history store. `take_fed` returns what the filters let pass of it."""
         self._staged.append(older)
@@ -267,7 +272,7 @@ class Subscriber:
                     self.on_taken()
             return piece
         if self._controls:
-            return Control(self._controls.popleft())
+            return self.take_control()
         while True:
             if self._snapshot is not None and (due := self._due_snapshot(self._snapshot)) is not None:
                 return due
@@ -282,6 +287,10 @@ class Subscriber:
             output = self._pass_on()
             if output is not None or len(self._staged) == staged:
                 return output
+
+    def take_control(self) -> Control | None:
+        """Return the next control frame; None when there is none."""
+        return Control(self._controls.popleft()) if self._controls else None
 
     def take_fed(self, limit_bytes: int) -> Output | None:  # noqa: ARG002 - a store's pages are as large as they are
         """Return what to send next of the pieces given to `feed`; None after the last one, or while `is_asking`."""

@@ -104,6 +104,8 @@ class Outlet:
         # `_is_pumping`: whether `pump` runs now. `_pump_again`: whether `pump` was called again meanwhile, by something
         # that it had called itself, for example a filter of a plugin.
         self._is_pumping = self._pump_again = False
+        # Whether the task fetches a snapshot. Meanwhile only control frames and heartbeats are written.
+        self._is_fetching = False
         # Whether the pieces of a history store are being sent. They come before the events of the log.
         self._is_sending_older = False
         # The error that ends the stream; the task raises it.
@@ -123,16 +125,16 @@ class Outlet:
             PeerGone: the connection has ended.
         """
         subscriber, writer = self._subscriber, self._writer
-        await writer.write(self._opened())
-        writer.on_writable = self._landed
-        self._written_at = time.monotonic()
         try:
             # A reader that has stopped reading would never let its stream end. So once the end is decided, the reader
-            # has a limited time for each message.
+            # has a limited time for each message, StreamOpened included.
             async with self._cutoff:
                 subscriber.on_end = self._ends
-                if subscriber.end_error is not None:  # the end was decided while StreamOpened was written
+                if subscriber.end_error is not None:
                     self._ends()
+                await writer.write(self._opened())
+                writer.on_writable = self._landed
+                self._wrote()
                 self._listen()
                 if older is not None:
                     await self._send_older(older)
@@ -155,7 +157,7 @@ class Outlet:
 
     def pump(self) -> None:
         """Write until nothing is left, or until the transport accepts no more at once."""
-        if self._is_away or self._writer.unsent_bytes:
+        if self._writer.unsent_bytes or (self._is_away and not self._is_fetching):
             return
         if self._is_pumping:
             self._pump_again = True
@@ -168,7 +170,7 @@ class Outlet:
                         self._subscriber.is_idle = False
                         return
                     self._wrote()
-                if self._is_away or not self._pump_again:
+                if not self._pump_again:
                     return
                 self._pump_again = False
         except BaseException as error:  # not only the transport can fail here, but also filters, paces and snapshots
@@ -195,6 +197,8 @@ class Outlet:
     def _next_frame(self) -> bytes | None:
         """Return the next frame to write; None if there is none, or if the stream's task must do something first."""
         while True:
+            if self._is_away:
+                return self._frame_beside_a_fetch()
             if self._snapshot_frames is not None:
                 frame = next(self._snapshot_frames, None)
                 if frame is None:
@@ -228,6 +232,14 @@ class Outlet:
                 case End(error):
                     self._over(error)
                     return None
+
+    def _frame_beside_a_fetch(self) -> bytes | None:
+        """Return what the reader is sent while a snapshot is fetched: control frames and heartbeats."""
+        if not self._is_fetching:
+            return None
+        if (control := self._subscriber.take_control()) is not None:
+            return control.frame
+        return self._heartbeat_if_due() if self._is_silent else None
 
     def _nothing_to_take(self) -> bytes | None:
         subscriber = self._subscriber
@@ -296,7 +308,7 @@ class Outlet:
 
     def _over(self, error: BaseException) -> None:
         self._error = error
-        self._is_away = True
+        self._is_away, self._is_fetching = True, False
         self._called.set()
 
     # The next methods let the stream's own task do long work.
@@ -332,6 +344,7 @@ class Outlet:
                 self._is_away = self._error is not None
 
     async def _fetch(self) -> None:
+        self._is_fetching = True
         try:
             self._snapshot = await self._fetch_snapshot()
         except GatewayError:
@@ -339,6 +352,8 @@ class Outlet:
                 raise  # if the end was decided meanwhile, unread events are still delivered
         else:
             self._subscriber.snapshot_fetched(self._snapshot.sequence)
+        finally:
+            self._is_fetching = False
 
     async def _send_older(self, older: AsyncGenerator[Piece, None]) -> None:
         """Send the pieces of a history store, one after another."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from support.distributing import NO_LIMITS, Pump, Told
 from support.events import EPOCH
 
 from mxgw_core.api.errors import SessionEnded
-from mxgw_core.api.events import DropOldest, QueueLimits, Resync, Retention
+from mxgw_core.api.events import Block, Disconnect, DropOldest, QueueLimits, Resync, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.pieces import Chunk, Gap
 from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
@@ -127,3 +128,57 @@ def test_none_is_asked_for_once_the_session_has_ended() -> None:
     pump.distributor.end(CLOSED)
 
     assert taken(subscriber, 1) == ["End"]
+
+
+def test_when_gaps_keep_passing_it_the_second_snapshot_divides_the_gap() -> None:
+    pump = Pump(unattached=Retention(0, 0, 0.0))
+    subscriber = pump.attach(limits=QueueLimits(5, 0, 0.0), policy=Told(DropOldest(0)))
+    subscriber.want_snapshot()
+
+    assert taken(subscriber, 1) == ["wanted"]
+
+    pump.events(10)
+    subscriber.snapshot_fetched(8)  # the queue ran over while it was fetched
+
+    assert taken(subscriber, 2) == ["gap 1-10", "wanted"]
+
+    pump.events(10)
+    subscriber.snapshot_fetched(18)
+
+    assert taken(subscriber, 4) == ["gap 11-18", "snapshot", "gap 19-20", "NoneType"]
+    assert subscriber.counts.lost_events == {"QUEUE_DROPPED": 20}
+
+
+def test_a_snapshot_that_is_wanted_again_is_sent_when_the_stream_ends_before_another_is_fetched() -> None:
+    pump = Pump()
+    subscriber = pump.attach()
+    subscriber.want_snapshot()
+
+    assert taken(subscriber, 1) == ["wanted"]
+
+    subscriber.snapshot_fetched(2)
+    pump.events(4)
+    subscriber.want_snapshot()
+    subscriber.finish(CLOSED)
+
+    assert taken(subscriber, 4) == ["1-2", "snapshot", "3-4", "End"]
+
+
+@pytest.mark.asyncio
+async def test_a_policy_that_blocks_does_not_stop_the_worker_while_a_snapshot_comes_from_it() -> None:
+    held: list[bool] = []
+    pump = Pump()
+    pump.distributor.hold_with(held.append)
+    subscriber = pump.attach(limits=QueueLimits(5, 0, 0.0), policy=Told(Block(1.0, Disconnect())))
+    subscriber.want_snapshot()
+
+    assert taken(subscriber, 1) == ["wanted"]
+
+    pump.events(10)
+
+    assert held == []
+
+    subscriber.snapshot_fetched(10)
+    pump.distributor.check()
+
+    assert held == [True]

@@ -71,6 +71,13 @@ class Transport:
         self.on_writable(error)
 
 
+class NeverOpened(Transport):
+    """A client that has stopped reads nothing, not even the first message."""
+
+    async def write(self, message: Message | bytes) -> None:
+        await asyncio.Event().wait()
+
+
 def in_short(data: bytes) -> object:
     """Return the sequences of events, (first, last) of a gap, and the name of any other frame."""
     if data.isascii() and data.decode().isprintable():
@@ -576,6 +583,54 @@ async def test_heartbeats_come_while_a_history_store_is_waited_for(monkeypatch: 
         await turns()
 
         assert it.written == ["heartbeat"]
+
+
+async def test_heartbeats_and_control_frames_are_sent_while_a_snapshot_is_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("mxgw_core.rpc.outlet.time.monotonic", lambda: now)
+
+    async with served(is_fast=True, heartbeat_s=10.0) as it:
+        it.subscriber.want_snapshot()
+        await turns()
+        it.pump.events(1)
+        now += 10
+        advance(10)
+        await turns()
+
+        assert it.written == ["heartbeat"]
+
+        it.subscriber.send(b"control")
+
+        assert it.written == ["heartbeat", b"control"]
+
+        it.snapshots.put_nowait(Snapshot(1))
+        for _ in range(4):
+            await turns()
+
+        assert it.written == ["heartbeat", b"control", [1], b"snapshot", b"snapshot end"]
+
+
+async def test_a_reader_that_does_not_take_the_first_message_is_cut_once_its_stream_ends() -> None:
+    pump, transport = Pump(), NeverOpened()
+    subscriber = pump.attach()
+    settings = EventSettings(overflow_drain_s=5.0)
+    outlet = Outlet(
+        *(pump.distributor, subscriber, transport, settings, 60.0),
+        fetch=asyncio.Queue[Snapshot]().get,
+        heartbeat=lambda _: b"",
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(_caught(outlet, None), name="running")
+        await turns()
+        subscriber.finish(CLOSED)
+        advance(5)
+        await turns()
+
+        assert running.done()
+
+    assert running.result() is CLOSED
 
 
 async def test_a_stalled_reader_is_cut_a_while_after_its_stream_ended_and_told_what_was_written() -> None:
