@@ -21,8 +21,8 @@ from mxgw_core.api.types import CloseReason
 from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
-from mxgw_core.gateway import PluginGateway
 from mxgw_core.observing import Observing
+from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
