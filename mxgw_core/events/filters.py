@@ -243,7 +243,11 @@ def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
 
 
 def _numbers(heads: bytes, places: Sequence[int], events: int) -> array[int]:
-    """Return for each event the number whose 8 bytes are at `places` in its first 20 bytes, lowest byte first."""
+    """Return one number per event.
+
+    `heads` holds the first 20 bytes of every event, one event after another. `places` are the offsets, in these 20
+    bytes, of the number's eight bytes; the lowest byte comes first.
+    """
     gathered = bytearray(8 * events)
     for index, at in enumerate(places):
         gathered[index::8] = heads[at::_HEAD_BYTES]

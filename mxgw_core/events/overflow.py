@@ -31,7 +31,8 @@ from mxgw_core.events.subscriber import Subscriber
 _LONGEST_BLOCK_S = 60.0
 # The shortest time after which a timer asks a policy again that has tolerated an overflow.
 _SHORTEST_RECHECK_S = 0.01
-# A policy that would stop the worker's events while a snapshot is fetched is asked again after this time.
+# When a policy answers `Block` while its subscriber's snapshot is fetched, the worker's events are not stopped, because
+# the snapshot would be stopped with them. The policy is asked again after this time.
 _SNAPSHOT_S = 0.1
 
 

@@ -88,7 +88,7 @@ class LastPart:
 
 
 class AccessControl:
-    """Combines and counts the answers of the plugins.
+    """Asks the plugins about each call, and combines and counts their answers.
 
     When a plugin fails, or gives no valid answer, the call is refused.
     """

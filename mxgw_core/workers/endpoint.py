@@ -167,7 +167,7 @@ class Endpoint:
             self._refusals.append(reason)
 
     def refusals_in_words(self) -> str:
-        """Return the reasons of the first refusals as the end of a sentence; "" when no connection was refused."""
+        """Return why the first connections were refused, as the end of a sentence; "" when none was refused."""
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:

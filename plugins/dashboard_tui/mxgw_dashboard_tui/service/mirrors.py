@@ -88,7 +88,7 @@ class Mirror:
         self._gaps: list[Gap] = []
         self._left_out = 0
         self._head = 0
-        # The timer that sends the events that have been gathered for `_GATHER_S` as one message.
+        # The timer that ends the gathering: after `_GATHER_S` the gathered events are sent as one message.
         self._timer: asyncio.TimerHandle | None = None
         # The task of `run`; `Mirrors` starts and cancels it.
         self.task: asyncio.Task[None] | None = None

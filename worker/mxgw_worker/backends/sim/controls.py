@@ -26,7 +26,7 @@ _FREE = Security.FREE_ACCESS
 
 
 def add_controls(emitter: Emitter, alarms: AlarmManager) -> None:
-    """Add the object `Sim` to the emitter's galaxy."""
+    """Add the object `Sim`, whose attributes make the simulator misbehave, to the simulated galaxy."""
     sim = emitter.galaxy.add(SimObject("Sim", "", "Switches of the simulator itself"))
 
     def platform(down: Value) -> None:
