@@ -272,11 +272,12 @@ class History(Protocol):
     """
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the first and the last sequence of the newest events of `epoch` that the store has without a hole.
+        """Return the first and the last sequence of the newest run of consecutive events of `epoch` in the store.
 
         Return None when the store has no events of the epoch. The answer decides only whether a resume counts as
-        recovered: this is so when these events reach from the position of the client to the oldest event of the log.
-        `read` is called for all missing events, also for events before the first sequence.
+        recovered: it does when this run covers everything from the client's position to the oldest event of the log.
+        `read` is called for all events that the client needs and the log does not have, also for older events than this
+        run.
         """
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:

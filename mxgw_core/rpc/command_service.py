@@ -44,7 +44,7 @@ class CommandService:
         self._settings = settings
         self._registry = registry
         self._access = access
-        # Key: session. Value: its last caller and the `CommandGuard`s for this caller. Most sessions have only one caller.
+        # Key: session. Value: its last caller and the `CommandGuard`s for this caller; most sessions have one caller.
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:

@@ -141,7 +141,7 @@ class GatewayMemory:
             )
 
     async def relieve(self) -> None:
-        """When more than the limit is used, free memory. Called once a second; other calls can run in between.
+        """When more memory than the limit is used, free some in small pieces; other tasks run after each piece.
 
         The first step drops encoded messages that are kept only so that several readers can share them. They can be
         made again, so no event is lost. If this is not enough, the owner who uses the most loses events, oldest first:

@@ -167,7 +167,7 @@ class Endpoint:
             self._refusals.append(reason)
 
     def refusals_in_words(self) -> str:
-        """Return why the first connections were refused, as the end of a sentence; "" when none was refused."""
+        """Return why the first connections were refused, as the end of a sentence; "" if none was."""
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:

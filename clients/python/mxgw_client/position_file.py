@@ -81,7 +81,7 @@ def _stored_in(raw: bytes) -> StoredPosition | None:
 
 
 class PositionFile:
-    """Writes the positions that `note` gets to a file, and the last of them when `close` is called.
+    """Keeps a file with the newest position that was passed to `note`. `close` writes the last position.
 
     A separate thread writes the file, at most once per `interval_s` seconds, so that `note` does not wait for the disk.
     With `interval_s` 0 there is no thread: `note` writes the file itself and returns when the position is on the disk.

@@ -151,7 +151,11 @@ class AttributeProvider:
 
     @contextmanager
     def _keeping_early(self) -> Iterator[None]:
-        """Keep values of unknown items while the block subscribes items; process the values at the end of the block."""
+        """Use as `with self._keeping_early():` around a subscribe call.
+
+        The first values can arrive before the reply with their item serials. They are kept, and processed when the
+        `with` block ends.
+        """
         self._subscribing += 1
         try:
             yield

@@ -39,9 +39,7 @@ _NAME = re.compile(r"item(\d{5,7})", re.ASCII)
 
 
 def expected_value(number: int, count: int) -> float:
-    """Return value `count` (0 is the first) of item `number`. The float is exact, because the number needs fewer than
-    53 bits.
-    """
+    """Return the value with index `count` (from 0) of the item `number`. A float holds it exactly: it is below 2**53."""
     return float(number * 2**32 + count % 2**32)
 
 
