@@ -39,7 +39,7 @@ _NAME = re.compile(r"item(\d{5,7})", re.ASCII)
 
 
 def expected_value(number: int, count: int) -> float:
-    """Return the value with index `count` (from 0) of the item `number`. A float holds it exactly: it is below 2**53."""
+    """Return the value with index `count` (from 0) of the item `number`. A float is exact: it is below 2**53."""
     return float(number * 2**32 + count % 2**32)
 
 
