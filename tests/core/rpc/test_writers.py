@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from support.clients import client_of, read_events
 from support.clock import advance
+from support.loads import load_names
 from support.waiting import until
 
 from mxgw_core.rpc.writers import GrpcStream, PeerGone, ResponseWriter, WriteDriver
 from mxgw_core.testing import running_gateway
+
+LOAD = {"backends.sim.profile": "load", "backends.sim.items": 2, "backends.sim.rate": 500}
 
 both_ways = pytest.mark.parametrize("drives", [True, False], ids=["driven", "with tasks"])
 
@@ -258,9 +261,9 @@ async def test_however_grpc_writes_a_gateway_serves_its_streams_and_says_once_wh
         made = lambda context, driver: GrpcStream(Unlike(context, begin), driver)  # type: ignore[arg-type]  # noqa: E731
         monkeypatch.setattr("mxgw_core.rpc.handlers.GrpcStream", made)
     with caplog.at_level(logging.WARNING, "mxgw_core.rpc.writers"):
-        async with running_gateway() as gateway, client_of(gateway.target) as client, asyncio.timeout(60):
+        async with running_gateway(LOAD) as gateway, client_of(gateway.target) as client, asyncio.timeout(60):
             session = await client.open()
-            await client.subscribe(session.session_id, ["Tank_001.Level", "Tank_002.Level"])
+            await client.subscribe(session.session_id, load_names(2))
             for _ in range(2):
                 stream = client.stream(session.session_id)
                 _, sequences = await read_events(stream, 10)
