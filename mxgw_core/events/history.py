@@ -36,7 +36,7 @@ _NOT_STORED = "these events are older than the log holds, and the history store 
 _RETRY_AFTER_S = 1.0
 
 
-# The next classes and functions decide which events of a store a client is promised.
+# The next classes and functions decide which events of a history store a client that resumes is promised.
 
 
 class BrokenPromises:

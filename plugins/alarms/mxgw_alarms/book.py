@@ -198,7 +198,7 @@ class AlarmBook:
         self._ordered = None
         self._last[over.reference] = over
         kind = step(entry.alarm.state, ACK_RTN)
-        assert kind is not None  # the end of an active alarm is always an event
+        assert kind is not None  # when an active alarm ends, this is always reported as an event
         return self._event(entry.handle, kind, over, entry.alarm, reconciled=True)
 
     def _event(

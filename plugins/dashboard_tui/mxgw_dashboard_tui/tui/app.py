@@ -157,7 +157,7 @@ class DashboardApp(App[None]):
             self.notify(str(refusal), severity="warning", markup=False)
 
     async def open_session(self, session_id: str, name: str) -> None:
-        """Open the screen of one session. This ends a freeze, because the new screen has no data of that time."""
+        """Open the screen of one session. A frozen display becomes live, because the new screen has no older data."""
         self.showing.thaw()
         await self.push_screen(SessionScreen(session_id, name))
 
