@@ -11,7 +11,7 @@ from support.events import EPOCH, OTHER_EPOCH, batch, taken, told
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded, SubscriberOverflow
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, FailSession, QueueLimits, Retention
-from mxgw_core.api.types import Position
+from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.counts import POLICY_ERRORS
 from mxgw_core.events.log import OutOfOrder
 from mxgw_core.events.pieces import Gap
@@ -249,6 +249,24 @@ def test_a_passer_by_at_now_is_not_told_what_it_did_not_ask_for() -> None:
 
     assert told(taken(pump.attach(Start.NOW))) == []
     assert pump.distributor.never_delivered is not None
+
+
+def test_a_reader_whose_filter_cannot_be_used_takes_that_gap_from_nobody() -> None:
+    class Unhashable:
+        revision = 1
+        __hash__ = None  # type: ignore[assignment]
+
+        def keep(self, item: ItemRecord, kind: int) -> bool:
+            return True
+
+    pump = Pump(unattached=Retention(10, 1 << 20, 0.0))
+    for _ in range(5):
+        pump.events(5, text="x" * 20_000)
+    oldest = pump.distributor.log.oldest
+    with pytest.raises(TypeError):
+        pump.attach(Start.OLDEST_RETAINED, filters=(Unhashable(),))
+
+    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == [(1, oldest - 1), *range(oldest, 26)]
 
 
 # retention
