@@ -19,11 +19,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.certificates import Authority
 from support.clients import Client, client_of, refused
+from support.clock import advance
 from support.waiting import until
 
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import AccessRevoked, SettingsError
+from mxgw_core.rpc.handlers import _abort
 from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.asyncio
@@ -385,3 +387,17 @@ async def test_a_new_private_key_that_others_may_read_is_not_taken(
 
         assert "new TLS files are not used" in caplog.text
         assert "other users may read it (mode 0604)" in caplog.text
+
+
+async def test_a_status_that_a_stopped_caller_never_reads_does_not_keep_the_call() -> None:
+    class Stopped:
+        async def abort(self, *_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(_abort(Stopped(), "/a/b", AccessRevoked("over")))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        advance(5)
+        await asyncio.wait([ending], timeout=60)
+
+        assert ending.cancelled()
