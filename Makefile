@@ -51,7 +51,7 @@ proto: ## Generate the code of protos/
 	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
 
-docs: ## Generate docs/configuration.md, the reference pages, and the pictures of docs/dashboard.md from the code
+docs: ## Generate docs/configuration.md and the reference pages from the code, and the pictures of docs/dashboard.md
 	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python scripts/generate_docs.py
 	$(BIN)/python scripts/generate_images.py
