@@ -41,6 +41,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m mypy
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/check_templates.py
 
 format: ## Format the code and repair what lint can
 	@$(SET_UP) opcua dashboard dev

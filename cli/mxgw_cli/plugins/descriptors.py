@@ -8,7 +8,7 @@ from __future__ import annotations
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.json_format import Parse
 
-_MODULE = '''\
+_MODULE = """\
 # -*- coding: utf-8 -*-
 # Generated from {path}; README.md has the command. Do not edit.
 from google.protobuf import descriptor as _descriptor
@@ -25,7 +25,7 @@ _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, {module!r}, _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
     DESCRIPTOR._loaded_options = None
-'''
+"""
 
 
 def descriptor_code(description: str) -> str:

@@ -1,4 +1,4 @@
-"""`mxgw plugins new`: writes a new plugin or backend from templates. It is a Python distribution with tests that pass."""
+"""`mxgw plugins new`: writes a new plugin or backend from templates, as a Python distribution with tests that pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PluginKind(enum.Enum):
 
     POLICY = "policy"
     AUTH = "auth"
-    HISTORY = "history"
+    # HISTORY = "history"
     SERVICE = "service"
     BACKEND = "backend"
 
@@ -98,7 +98,9 @@ def new_plugin(name: str, kind: PluginKind, directory: Path, *, as_json: bool) -
     for path in written:
         click.echo(f"  {path.relative_to(root)}")
     use = f"use the kind {name!r} for a backend" if kind.is_backend else f"enable {name!r}"
-    click.echo(f"Next: pip install -e '{root}[test]', run pytest there, and {use} in settings.toml. README.md says how.")
+    click.echo(
+        f"Next: pip install -e '{root}[test]', run pytest there, and {use} in settings.toml. README.md says how."
+    )
 
 
 def write_plugin(names: PluginNames, kind: PluginKind, directory: Path) -> tuple[Path, list[Path]]:
