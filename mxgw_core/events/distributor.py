@@ -65,6 +65,8 @@ class Distributor:
         self.log = EventLog(clock)
         self.items = items
         self.broken_promises = BrokenPromises()
+        # Stores can lack the records of items, and then they break promises to subscribers with filters only.
+        self.broken_promises_to_filtered = BrokenPromises(self.broken_promises.left)
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
         # The events that were lost before the first subscriber attached. The first subscriber that starts at the
