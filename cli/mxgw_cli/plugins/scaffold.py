@@ -29,7 +29,7 @@ class PluginKind(enum.Enum):
 
     POLICY = "policy"
     AUTH = "auth"
-    # HISTORY = "history"
+    HISTORY = "history"
     SERVICE = "service"
     BACKEND = "backend"
 
