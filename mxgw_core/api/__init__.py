@@ -20,6 +20,7 @@ are defined and explained in these modules:
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
+    versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
 """
@@ -94,6 +95,7 @@ from mxgw_core.api.types import (
     own_session,
     peer_address,
 )
+from mxgw_core.api.versions import API_VERSION
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -108,6 +110,7 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "API_VERSION",
     "INTERNAL",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
