@@ -61,7 +61,8 @@ class GatewayProcess:
         """
         if not await self.started(*arguments):
             code = await self.ended()
-            raise RuntimeError(f"the gateway ended with code {code} before it served:\n{self.log}")
+            text = self._log_of_run().read_text()
+            raise RuntimeError(f"the gateway ended with code {code} before it served:\n{text}")
 
     async def started(self, *arguments: str) -> str:
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
@@ -71,7 +72,7 @@ class GatewayProcess:
         chosen = {"gateway.data_dir": str(self.data), "gateway.listen": [self.target], **self._overrides}
         settings = [f"{key}={_text_of(value)}" for key, value in chosen.items() if value is not None]
         options = ["--json", *(option for setting in settings for option in ("--set", setting)), *arguments]
-        with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
+        with self._log_of_run().open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
                 [*self.command(), "serve", *options],
                 cwd=self.directory,
@@ -91,6 +92,9 @@ class GatewayProcess:
         if line:
             self.target = json.loads(line)["addresses"][0]
         return line
+
+    def _log_of_run(self) -> Path:
+        return self.directory / f"gateway-{self._runs:03}.log"
 
     def command(self) -> Sequence[str]:
         """Return the command line that runs `mxgw`, without arguments."""

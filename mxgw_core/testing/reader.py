@@ -42,7 +42,7 @@ class SlowReader:
     Example:
         async with SlowReader(gateway.target, session_id, policy="keep_alarms") as reader:
             await advise_many_items()
-            await reader.until(lambda subscriber: subscriber.lost)  # meanwhile it reads nothing
+            await reader.until(lambda subscriber: subscriber.backlog_bytes)  # meanwhile it reads nothing
             await reader.read_until(1_000)
             reader.check()
 
