@@ -69,9 +69,10 @@ class GatewayProcess:
         if self.process is not None:
             raise RuntimeError("the gateway is running; end it before it is started again")
         self._runs += 1
-        chosen = {"gateway.data_dir": str(self.data), "gateway.listen": [self.target], **self._overrides}
+        chosen = {"gateway.data_dir": str(self.data), **self._overrides}
+        listen = () if "gateway.listen" in chosen else ("--listen", self.target)
         settings = [f"{key}={_text_of(value)}" for key, value in chosen.items() if value is not None]
-        options = ["--json", *(option for setting in settings for option in ("--set", setting)), *arguments]
+        options = ["--json", *listen, *(option for setting in settings for option in ("--set", setting)), *arguments]
         with self._log_of_run().open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
                 [*self.command(), "serve", *options],
