@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.repository import ROOT
 
 import mxgw_core.testing
 from mxgw_core.api import Identity, ItemRecord, Lag, PolicyRequest, QueueLimits, SessionInfo, SessionState
-from mxgw_core.testing import identity, item_record, lag, policy_request, queue_limits, session_info
+from mxgw_core.testing import SlowReader, identity, item_record, lag, policy_request, queue_limits, session_info
 
 
 def test_what_is_not_said_is_filled_in() -> None:
@@ -20,17 +23,17 @@ def test_what_is_not_said_is_filled_in() -> None:
     assert policy_request("mine", {"n": "3"}).session == session_info()
 
 
-@pytest.mark.parametrize(
-    ("make", "kind", "fields"),
-    [
-        (session_info, SessionInfo, {"owner": "anna", "session_id": "s7", "detached_s": 3.0}),
-        (identity, Identity, {"kind": "operator", "roles": ("viewer",)}),
-        (item_record, ItemRecord, {"item_handle": 3, "item_context": "Area", "buffered": True}),
-        (queue_limits, QueueLimits, {"bytes": 5, "seconds": 1.0, "section": "plugins.mine"}),
-        (lag, Lag, {"events": 3, "over_limit_s": 2.0, "subscriber_id": "r"}),
-        (policy_request, PolicyRequest, {"client_name": "desk", "subscriber_id": "r", "parameters": {"a": "b"}}),
-    ],
-)
+MAKERS: list[tuple[Callable[..., Any], type, dict[str, Any]]] = [
+    (session_info, SessionInfo, {"owner": "anna", "session_id": "s7", "detached_s": 3.0}),
+    (identity, Identity, {"kind": "operator", "roles": ("viewer",)}),
+    (item_record, ItemRecord, {"item_handle": 3, "item_context": "Area", "buffered": True}),
+    (queue_limits, QueueLimits, {"bytes": 5, "seconds": 1.0, "section": "plugins.mine"}),
+    (lag, Lag, {"events": 3, "over_limit_s": 2.0, "subscriber_id": "r"}),
+    (policy_request, PolicyRequest, {"client_name": "desk", "subscriber_id": "r", "parameters": {"a": "b"}}),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "fields"), MAKERS)
 def test_every_field_can_be_given_and_no_other(make: Callable[..., Any], kind: type, fields: dict[str, Any]) -> None:
     made = make(**fields)
 
@@ -41,6 +44,25 @@ def test_every_field_can_be_given_and_no_other(make: Callable[..., Any], kind: t
         make(no_such_field=1)
 
 
+PAGE = (ROOT / "docs" / "plugins" / "testing.md").read_text()
+
+
 def test_all_that_is_exported_is_documented() -> None:
     for name in mxgw_core.testing.__all__:
         assert getattr(mxgw_core.testing, name).__doc__, name
+        assert name in PAGE
+
+
+def test_the_page_calls_what_there_is() -> None:
+    makers = dict(re.findall(r"^\| `(\w+)\(([\w, *]*)\)` \| `(?:\w+)`", PAGE, re.MULTILINE))
+    methods = dict(re.findall(r"^\| `(\w+)\(([\w, ]*)\)` \| (?!`)", PAGE, re.MULTILINE))
+
+    assert makers == {make.__name__: parameters_of(make) for make, _, _ in MAKERS}
+    assert {"read", "read_until", "until", "check"} < methods.keys()
+    for name, parameters in methods.items():
+        assert parameters_of(getattr(SlowReader, name)).startswith(parameters), name
+
+
+def parameters_of(function: Callable[..., Any]) -> str:
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    return ", ".join(f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name for p in parameters)
