@@ -120,7 +120,10 @@ class SelectEvents:
     """Like `Select`, but `keep(item, kind, sequence)` is called for each unread event, oldest first.
 
     `sequence` is the number of the event. An event that was kept, and is still unread when the policy answers
-    `SelectEvents` again, is asked about again; its sequence tells. The same time is allowed as for `Select`: 1 ms, and
+    `SelectEvents` again, is asked about again. A policy that counts must therefore remember up to which sequence it has
+    counted, and answer True for older events: it has kept them before.
+
+    The same time is allowed as for `Select`: 1 ms, and
     2 microseconds more for each call. Meanwhile the event loop waits, so `Select` is better where all events of an item
     and kind get the same answer: there the calls are fewer by far.
     """
