@@ -22,6 +22,7 @@ are defined and explained in these modules:
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
+    versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
 """
@@ -65,6 +66,7 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    SelectEvents,
     StandingFilter,
     StreamPace,
     SubscriberLimits,
@@ -97,6 +99,7 @@ from mxgw_core.api.types import (
     own_session,
     peer_address,
 )
+from mxgw_core.api.versions import API_VERSION
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -111,6 +114,7 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "API_VERSION",
     "INTERNAL",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
@@ -187,6 +191,7 @@ __all__ = [
     "Resync",
     "Retention",
     "Select",
+    "SelectEvents",
     "SessionInfo",
     "SessionPredicate",
     "SessionState",
