@@ -220,9 +220,17 @@ class Page:
             match section.kind.value:
                 case "text":
                     yield self.prose(str(section.value), inside) + "\n"
+                case "parameters":
+                    lines = [
+                        f"- `{one.name}`: {self.prose(' '.join(one.description.split()), inside)}"
+                        for one in section.value
+                    ]
+                    yield "Arguments:\n\n" + "\n".join(lines) + "\n"
                 case "raises":
                     lines = [f"- {self.raised(one, inside)}" for one in section.value]
                     yield "Raises:\n\n" + "\n".join(lines) + "\n"
+                case "admonition" if section.title == "Example":
+                    yield f"```python\n{section.value.description}\n```\n"
                 case "admonition":
                     yield self.prose(f"{section.title}: {section.value.description}", inside) + "\n"
                 case "attributes":
@@ -231,7 +239,7 @@ class Page:
                     raise ValueError(f"{found.path}: no rule for the section {other!r} of a docstring")
 
     def raised(self, one: griffe.DocstringRaise, inside: str) -> str:
-        names = ", ".join(self.linked(name.strip(), inside) for name in str(one.annotation).split(","))
+        names = ", ".join(self.linked(name.strip(), inside) for name in str(one.annotation).strip("()").split(","))
         return f"{names}: {self.prose(' '.join(one.description.split()), inside)}"
 
     def constant(self, found: Found) -> str:
@@ -301,7 +309,12 @@ def pages() -> dict[PurePosixPath, str]:
     hooks = {hook.name: types_in(hook) for hook in public_members(api["hookspecs.Hooks"])}
     backends = loaded["mxgw_worker"]["backends"]
     made = (
-        Page(PurePosixPath("docs/plugins/reference.md"), PLUGINS, [*api_sections(api), whole(testing)], hooks),
+        Page(
+            PurePosixPath("docs/plugins/reference.md"),
+            PLUGINS,
+            [*api_sections(api), whole(testing), whole(testing["checker"])],
+            hooks,
+        ),
         Page(
             PurePosixPath("docs/backends/reference.md"),
             BACKENDS,

@@ -53,7 +53,8 @@ def whole(module: griffe.Module) -> Section:
     if exported:
         order = sorted(exported, key=lambda name: (module[name].canonical_path.rpartition(".")[0], module[name].lineno))
     else:
-        order = [one.name for one in module.members.values() if one.is_public and one.is_function]
+        own = [one for one in public_members(module) if not one.is_alias and (one.is_function or one.is_class)]
+        order = [one.name for one in own]
     text = inspect.cleandoc(module.docstring.value) if module.docstring is not None else ""
     title = text.partition("\n")[0].partition(". ")[0].rstrip(".")
     return Section(module, title[:1].lower() + title[1:], order)
