@@ -23,7 +23,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_own_tests_of_a_new_plugin_of_each_kind_pass_where_it_is_installed(stranger: Path) -> None:
     sources = stranger.parents[2] / "sources"
     tests = sorted(map(str, sources.glob("*/tests")))
-    done = run(stranger, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(sources), *tests)
+    pytest_of_it = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(sources))
+    done = run(stranger, *pytest_of_it, *tests, timeout_s=250)
 
     assert len(tests) == len(PluginKind)
     assert done.returncode == 0, done.stdout + done.stderr

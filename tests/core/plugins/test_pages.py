@@ -162,3 +162,16 @@ def test_the_example_s_own_tests_pass(stranger: tuple[Path, Path]) -> None:
     )
 
     assert re.search(r"^\d+ passed", output, re.MULTILINE)
+
+
+def test_the_guide_s_test_is_the_example_s() -> None:
+    (shown,) = re.findall(r"^@pytest.mark.asyncio\n.*?^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+    assert shown.removesuffix("```") in (EXAMPLE / "tests" / "test_hello.py").read_text(encoding="utf-8")
+
+
+def test_the_index_names_every_page_for_authors() -> None:
+    index = (ROOT / "docs" / "plugins" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs" / "plugins").glob("*.md")} - {"README.md"}
+
+    assert pages - set(re.findall(r"\]\(([\w-]+\.md)", index)) == set()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
 import re
 import tomllib
 from collections.abc import Awaitable, Callable
@@ -54,3 +52,8 @@ async def test_the_access_plugin_of_the_page_decides_about_callers_and_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await run_the_test_of(install("writing-an-access-plugin.md", tmp_path, monkeypatch))
+
+
+@pytest.mark.asyncio
+async def test_the_history_store_of_the_page_gives_events_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await run_the_test_of(install("writing-a-history-store.md", tmp_path, monkeypatch))
