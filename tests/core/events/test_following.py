@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.distributing import EVERYTHING, Pump
-from support.events import EPOCH, OTHER_EPOCH, taken, told
+from support.events import EPOCH, OTHER_EPOCH, Clock, taken, told
+from support.seams import GatewayRun, Source
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.worker.v1 import worker_pb2 as w
@@ -445,6 +446,33 @@ async def test_the_gateway_waits_for_followers_until_its_deadline_and_names_thos
         assert await rest_of(last) == []
 
     assert waiting.result() == ()
+
+
+@pytest.mark.parametrize(("outbox_events", "expected"), [(100, [*range(4, 41)]), (15, [(4, 25), *range(26, 41)])])
+def test_after_a_kill_what_was_not_acknowledged_comes_again_from_the_outbox_or_is_an_exact_gap(
+    outbox_events: int, expected: list[object]
+) -> None:
+    source = Source(outbox_events)
+    for number in range(10):
+        source.event(1, str(number))
+    run = GatewayRun(source, Clock(), NOTHING_RETAINED, refills=False)
+    run.connection.catch_up()
+    run.connection.acknowledge()
+    pump = bare()
+    pump.distributor = run.distributor
+    follower = follow(pump)
+
+    assert short(read(follower)) == list(range(1, 11))
+
+    follower.acknowledge(3)
+    # The gateway is killed. Events go on, and the next gateway fills its log from the worker's outbox.
+    for number in range(30):
+        source.event(1, str(number))
+    run = GatewayRun(source, Clock(), NOTHING_RETAINED, refills=True)
+    run.connection.catch_up()
+    pump.distributor = run.distributor
+
+    assert short(read(follow(pump, Position(EPOCH, follower.acknowledged)))) == expected
 
 
 STEPS = st.lists(
