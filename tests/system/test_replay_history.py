@@ -29,6 +29,7 @@ from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2_grpc import EventServiceStub
 from mxgw_client import Session, connect
+from mxgw_core.api.errors import InvalidRequest, PositionForeign, SessionNotFound
 from mxgw_core.api.types import Position
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_core.testing.checker import Lost, RoundRobin, StreamChecker, observed
@@ -157,6 +158,17 @@ async def test_history_and_live_meet_without_a_seam_and_a_hole_in_the_file_is_a_
         refusal = await refused(EventServiceStub(channel).StreamEvents(request))
 
         assert refusal.reason == "POSITION_LOST"
+
+        # What `follow` refuses, it refuses in words.
+        info, api = here.info, here.gateway.api
+        with pytest.raises(SessionNotFound):
+            api.follow("unknown")
+        with pytest.raises(TypeError, match="after must be a Position"):
+            api.follow(info.session_id, 0)
+        with pytest.raises(PositionForeign):
+            api.follow(info.session_id, Position(bytes(16), 1))
+        with pytest.raises(InvalidRequest, match="ahead of the newest event"):
+            api.follow(info.session_id, Position(info.epoch, 1 << 40))
 
         lag = {metric.name: metric for metric in here.gateway.api.observation.metrics()}
 
