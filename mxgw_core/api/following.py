@@ -37,7 +37,8 @@ class FollowedGap:
 
     `reason` is WORKER_OUTBOX_OVERRUN or another reason of the worker for events that never came to the gateway;
     RING_EVICTED for events that the log did not have any more when the follower began; and QUEUE_DROPPED for events
-    that the log released, because the follower was too far behind. `detail` says in words what helps.
+    that the log released, because the follower was too far behind; gaps of the worker that lie among them are part of
+    the range, and are not counted. `detail` says in words what helps.
     """
 
     first: int

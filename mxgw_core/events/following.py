@@ -69,6 +69,9 @@ class LogFollower:
         self._serial = 0
         # How many of the events behind the cursor the log has forgotten, as far as they were counted.
         self._lost_events = 0
+        # Whether the log of the gateway says already that this follower loses events. That is said again only after it
+        # had acknowledged everything.
+        self._is_reported = False
         # While a task waits in `__anext__`: completed by `wake`.
         self._woken: asyncio.Future[None] | None = None
         self.is_closed = False
@@ -127,16 +130,11 @@ class LogFollower:
             self._opening_gap = None
             return self._gap(gap)
         if self._source.cursor < events.oldest - 1:
-            gap = Gap(
-                self._source.cursor + 1,
-                events.oldest - 1,
-                GapReason.GAP_REASON_QUEUE_DROPPED,
-                f"{self._why}: {_HELP}",
-                self._lost_events,
-            )
+            first, last, lost = self._source.cursor + 1, events.oldest - 1, self._lost_events
             self._lost_events = 0
-            self._source.move_to(gap.last)
-            return self._gap(gap)
+            self._source.move_to(last)
+            self._delivered = last
+            return FollowedGap(first, last, lost, GapReason.GAP_REASON_QUEUE_DROPPED, f"{self._why}: {_HELP}")
         if begun := self._followers.items.begun_after(self._serial)[:_RECORDS_AT_ONCE]:
             self._serial = begun[-1].serial
             return FollowedItems(tuple(begun))
@@ -161,6 +159,8 @@ class LogFollower:
         if sequence > self._acknowledged:
             self._acknowledged = sequence
             self.holds_after = max(self.holds_after, sequence)
+            if sequence == self._followers.log.head:
+                self._is_reported = False
             if not self.is_closed:
                 self._followers.released()
 
@@ -193,7 +193,8 @@ class LogFollower:
         if self._source.cursor >= events.oldest - 1:
             return 0
         lost = events.appended_events - events.events - self._source.taken_events
-        if not self._lost_events:
+        if not self._is_reported:
+            self._is_reported = True
             log.warning(
                 "follower %s of session %s loses events from %d on: %s; %s",
                 *(self.name, self._session_id, self._source.cursor + 1, self._why, _HELP),
@@ -250,7 +251,7 @@ class SessionFollowers:
     @property
     def held_after(self) -> int | None:
         """The sequence behind which some follower holds the log; None when there is no follower."""
-        return min((follower.holds_after for follower in self._open), default=None)
+        return min(follower.holds_after for follower in self._open) if self._open else None
 
     @property
     def held_bytes(self) -> int:

@@ -14,8 +14,9 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.filters import ItemFilters
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.history import Older, Store, StoredItems, find_older, is_older
+from mxgw_core.events.history import Older, Store, find_older, is_older
 from mxgw_core.events.pieces import Piece
+from mxgw_core.events.stored_items import StoredItems
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl

@@ -13,9 +13,10 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import ItemRecord, Position
-from mxgw_core.events.history import BrokenPromises, Store, StoredItems, find_older, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, find_older, reach_of
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.start import decide
+from mxgw_core.events.stored_items import StoredItems
 from mxgw_core.events.subscriber import Output
 
 pytestmark = pytest.mark.asyncio
