@@ -42,10 +42,10 @@ class GatewayProcess:
 
     def __init__(self, directory: Path, overrides: Mapping[str, object] | None = None) -> None:
         self.directory = directory
-        self.data = Path(str((overrides or {}).get("gateway.data_dir", directory / "data")))
+        self._overrides = dict(overrides or {})
+        self.data = Path(str(self._overrides.pop("gateway.data_dir", directory / "data")))
         self.target = f"unix:{directory}/gateway.sock"
         self.process: subprocess.Popen[str] | None = None
-        self._overrides = dict(overrides or {})
         self._runs = 0
 
     @property

@@ -28,7 +28,7 @@ class Restarts(GatewayProcess):
     """Runs `mxgw serve` on one directory again and again. Made by `restarts`."""
 
     def __init__(self, directory: Path, settings: str) -> None:
-        super().__init__(directory)
+        super().__init__(directory, {"gateway.data_dir": str(directory / "d")})
         (directory / "settings.toml").write_text(settings)
         # The Python interpreter of the next run, and with it the installed release of mxgw.
         self.python = sys.executable
