@@ -220,7 +220,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                     key.why_dead(time.time()) or "active",
                     ",".join(sorted(scope.value for scope in key.scopes)),
                     ",".join(glob or "''" for glob in key.constraints.tags),
-                    ", ".join(_limits(key.constraints)),
+                    ", ".join(key.constraints.summary()),
                     moment(key.expires_at) or "never",
                     moment(uses[key.id].last_used_at) or "" if key.id in uses else "never",
                 )
@@ -372,27 +372,6 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
             {"created_at": moment(secret.created_at), "expires_at": moment(secret.expires_at)} for secret in key.hashes
         ],
     }
-
-
-def _limits(constraints: Constraints) -> Iterator[str]:
-    """Yield a few words for each limit of a key. `mxgw keys show` says which items and networks it has."""
-    if constraints.limits_items:
-        yield "items"
-    if constraints.networks:
-        yield "networks"
-    for count, what in (
-        (constraints.maximum_sessions, "session"),
-        (constraints.maximum_subscribers, "stream"),
-        (constraints.maximum_detached, "detached session"),
-    ):
-        if count is not None:
-            yield f"{count} {what}{'' if count == 1 else 's'}"
-    if not constraints.are_usable:
-        return
-    if constraints.maximum_events_per_s is not None:
-        yield f"{constraints.maximum_events_per_s:g}/s"
-    if constraints.maximum_buffer_bytes is not None:
-        yield f"{constraints.maximum_buffer_bytes / _MIB:g} MiB"
 
 
 def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
