@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mxgw_cli.main import root
+from mxgw_cli.plugins import scaffold
 from mxgw_cli.plugins.scaffold import PluginKind
+from mxgw_worker.backends import registry
 
 
 def new(*arguments: str) -> Result:
@@ -186,6 +188,10 @@ def test_a_name_that_is_taken_says_by_whom(name: str, kind: str, owner: str, tmp
     assert result.exit_code == 1
     assert re.search(rf"there is a (plugin|backend) '{name}' already, of {owner}", result.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_kinds_of_backends_are_those_of_the_worker() -> None:
+    assert (scaffold.BACKENDS_GROUP, scaffold.BUILT_IN_KINDS) == (registry.ENTRY_POINT_GROUP, registry.BUILT_IN_KINDS)
 
 
 def test_a_backend_may_have_the_name_of_a_plugin(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from mxgw_cli.plugins.descriptors import descriptor_code
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure
 from mxgw_core.plugins.discovery import installed_entries, origin_of
-from mxgw_worker.backends.registry import BUILT_IN_KINDS, ENTRY_POINT_GROUP
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
 _LONGEST_NAME = 40
 _SUFFIX = ".template"
+# The same as in `mxgw_worker.backends.registry`, which the command line does not import.
+BACKENDS_GROUP = "mxgw.backends"
+BUILT_IN_KINDS = frozenset({"sim", "opcua"})
 
 
 class PluginKind(enum.Enum):
@@ -79,7 +81,7 @@ def _owner_of(name: str, kind: PluginKind) -> str:
         return " ".join(origin_of(installed[name][0])).strip() if name in installed else ""
     if name in BUILT_IN_KINDS:
         return "mxgw"
-    found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    found = [entry for entry in entry_points(group=BACKENDS_GROUP) if entry.name == name]
     return " ".join(origin_of(found[0])).strip() if found else ""
 
 
