@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint
-from types import MappingProxyType
 from typing import Any
 
 import pluggy
 
-from mxgw_core.api.errors import GatewayError, PluginError, SettingsError
+from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
+from mxgw_core.plugins.calls import Answer, PluginCalls
 from mxgw_core.plugins.discovery import PluginRecord, PluginState
 from mxgw_core.plugins.loading import HOOKS, LoadFailure, describe, plugin_object, register
 from mxgw_core.plugins.section import apply_section
 
 log = logging.getLogger(__name__)
 
-# Texts of exceptions from these hooks are not logged, because they can contain credentials.
-_CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer of one plugin to one hook: a value that is not None, or the exception that the hook raised."""
-
-    plugin: str
-    value: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Implementation:
-    plugin: str
-    function: Callable[..., Any]
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hook:
-    arguments: frozenset[str]
-    firstresult: bool
-    implementations: tuple[_Implementation, ...]
-
 
 class PluginHost:
-    """The loaded plugins. Make a host with `load`. All methods but `fail` can be called in any thread."""
+    """The loaded plugins. Make a host with `load`. All methods but `fail` can be called in any thread.
+
+    Attributes:
+        calls: calls the hooks of the loaded plugins; also for the objects that hooks have returned.
+    """
 
     def __init__(self) -> None:
         self._plugins = pluggy.PluginManager(PROJECT)
         self._plugins.add_hookspecs(Hooks)
         self._records: dict[str, PluginRecord] = {}
-        self._failures: dict[tuple[str, str], int] = {}
-        self._counting = threading.Lock()
-        self._hooks: Mapping[str, _Hook] = {}
+        self.calls = PluginCalls(self._records)
         self._prepare()
 
     @classmethod
@@ -120,7 +94,7 @@ class PluginHost:
 
         A `GatewayError` does not count, because plugins raise it on purpose.
         """
-        return MappingProxyType(self._failures)
+        return self.calls.failures
 
     def source_of(self, plugin: str) -> str:
         """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
@@ -129,45 +103,15 @@ class PluginHost:
 
     def implements(self, hook: str) -> bool:
         """Return whether any loaded plugin implements the hook."""
-        return bool(self._hooks[hook].implementations)
+        return bool(self.calls.implementations(hook))
 
     def hooks_of(self, plugin: str) -> Sequence[str]:
         """Return the hooks that a plugin implements. The sequence is empty when the plugin is not loaded."""
-        return [name for name, hook in self._hooks.items() if any(i.plugin == plugin for i in hook.implementations)]
+        return [name for name in HOOKS if any(i.plugin == plugin for i in self.calls.implementations(name))]
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
-        """Call the hook of each plugin, beginning with the plugin that was loaded last. Return the answers in this
-        order.
-
-        When a hook returns None, there is no answer. When it raises an exception, the answer has it as `error`.
-        Exceptions are counted, and the first exception of each hook is logged as a warning; but a `GatewayError`, which
-        plugins raise on purpose, is neither counted nor logged. For a hook with `firstresult`, no further plugin is
-        called after the first value or `GatewayError`.
-
-        Raises:
-            KeyError: there is no such hook.
-            TypeError: the arguments are not those of the hook.
-        """
-        prepared = self._hooks[hook]
-        if arguments.keys() != prepared.arguments:
-            raise TypeError(f"{hook} takes {sorted(prepared.arguments)}, not {sorted(arguments)}")
-        answers: list[Answer] = []
-        for implementation in prepared.implementations:
-            try:
-                value = implementation.function(*[arguments[name] for name in implementation.arguments])
-            except GatewayError as error:
-                answers.append(Answer(implementation.plugin, error=error))
-                if prepared.firstresult:
-                    break
-            except Exception as error:
-                self._note(implementation.plugin, hook, error)
-                answers.append(Answer(implementation.plugin, error=error))
-            else:
-                if value is not None:
-                    answers.append(Answer(implementation.plugin, value))
-                    if prepared.firstresult:
-                        break
-        return answers
+        """Call the hook of each plugin, and return the answers. See `PluginCalls.ask`."""
+        return self.calls.ask(hook, arguments)
 
     def fail(self, plugin: str, detail: str) -> None:
         """Mark a loaded plugin as FAILED. Its hooks are not called any more. Call this in the event loop only.
@@ -199,7 +143,7 @@ class PluginHost:
         register(self._plugins, plugin_object(entries[0]), name)
         self._prepare()
         declared = None
-        for implementation in self._hooks["mxgw_settings"].implementations:
+        for implementation in self.calls.implementations("mxgw_settings"):
             if implementation.plugin == name:
                 try:
                     declared = implementation.function()
@@ -215,29 +159,7 @@ class PluginHost:
         log.warning("%s", _sentence(record))
 
     def _prepare(self) -> None:
-        """Store for each hook the functions of the plugins in the order of the calls, so that `ask` is quick."""
-        prepared = {}
-        for name in HOOKS:
-            options = self._plugins.parse_hookspec_opts(Hooks, name)
-            parameters = inspect.signature(getattr(Hooks, name)).parameters
-            # pluggy's list is in the reverse of the order in which the functions must be called.
-            implementations = reversed(getattr(self._plugins.hook, name).get_hookimpls())
-            prepared[name] = _Hook(
-                frozenset(parameters) - {"self"},
-                bool(options and options["firstresult"]),
-                tuple(_Implementation(i.plugin_name, i.function, tuple(i.argnames)) for i in implementations),
-            )
-        self._hooks = prepared
-
-    def _note(self, plugin: str, hook: str, error: Exception) -> None:
-        with self._counting:
-            count = self._failures[plugin, hook] = self._failures.get((plugin, hook), 0) + 1
-        distribution = self._records[plugin].distribution
-        what = describe(error, with_text=hook not in _CREDENTIAL_HOOKS)
-        if count == 1:
-            log.warning("plugin %s (%s): %s raised %s; later ones are only counted", plugin, distribution, hook, what)
-        else:
-            log.debug("plugin %s (%s): %s raised %s, %d times now", plugin, distribution, hook, what, count)
+        self.calls.prepare(self._plugins)
 
 
 def _sentence(record: PluginRecord) -> str:
