@@ -22,7 +22,7 @@ OWN = "mxgw"  # stands in for the project's own distribution, so that its real p
 GOOD = """
 class Plugin:
     @hookimpl
-    def mxgw_session_detached(self, session): return __name__
+    def mxgw_check_settings(self, limits): return [__name__]
 """
 
 BROKEN: dict[str, tuple[str, str]] = {
@@ -100,7 +100,7 @@ def test_a_broken_plugin_fails_alone(
     assert (bad.state, bad.distribution, bad.version) == (PluginState.FAILED, "dist-bad", "1.0")
     assert reason in bad.detail
     assert record(host, "good").state is PluginState.LOADED
-    assert [answer.plugin for answer in host.ask("mxgw_session_detached", session=None)] == ["good"]
+    assert [answer.plugin for answer in host.ask("mxgw_check_settings", limits=None)] == ["good"]
     assert not host.implements("mxgw_session_opened")
     (warning,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert "'bad' of dist-bad 1.0 cannot be used: " in warning.getMessage()
@@ -257,12 +257,12 @@ def test_a_listing_keeps_going(install: Install) -> None:
 
 @pytest.mark.parametrize("value", ["{module}:Plugin", "{module}:ready", "{module}"])
 def test_a_class_an_object_and_a_module_can_be_a_plugin(install: Install, value: str) -> None:
-    code = GOOD + "ready = Plugin()\n@hookimpl\ndef mxgw_session_detached(session): return 'the module'\n"
+    code = GOOD + "ready = Plugin()\n@hookimpl\ndef mxgw_check_settings(limits): return ['the module']\n"
     install("any", code, value=value)
 
-    (answer,) = PluginHost.load(settings("any")).ask("mxgw_session_detached", session=None)
+    (answer,) = PluginHost.load(settings("any")).ask("mxgw_check_settings", limits=None)
 
-    assert answer.value == ("the module" if value == "{module}" else "dist_any_module")
+    assert answer.value == ["the module" if value == "{module}" else "dist_any_module"]
 
 
 def test_one_object_cannot_be_two_plugins(install: Install) -> None:
@@ -298,8 +298,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("strict", Model, self.apply)
     @hookimpl
-    def mxgw_session_detached(self, session):
-        return self.seen
+    def mxgw_operator_sessions(self, operator):
+        return lambda session: self.seen
 """
 
 
@@ -308,7 +308,7 @@ def test_hook_mxgw_settings_hands_over_validated_settings_before_any_other_hook(
 
     host = PluginHost.load(settings("strict", strict={"size": 5, "names": ["a"], "pin": "1234"}))
 
-    ((applied,),) = [answer.value for answer in host.ask("mxgw_session_detached", session=None)]
+    ((applied,),) = [answer.value(None) for answer in host.ask("mxgw_operator_sessions", operator=None)]
     assert (applied.size, applied.names, applied.inner.depth) == (5, ("a",), 1)
     assert applied.pin.get_secret_value() == "1234"
 
@@ -319,7 +319,8 @@ def test_each_plugin_gets_its_own_settings(install: Install) -> None:
 
     host = PluginHost.load(settings("strict", "other", strict={"size": 5}, other={"size": 6}))
 
-    seen = {answer.plugin: [s.size for s in answer.value] for answer in host.ask("mxgw_session_detached", session=None)}
+    answers = host.ask("mxgw_operator_sessions", operator=None)
+    seen = {answer.plugin: [s.size for s in answer.value(None)] for answer in answers}
     assert seen == {"strict": [5], "other": [6]}
 
 
@@ -419,8 +420,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("paths", Model, self.seen.append, former={"inner.old": "set paths.file"})
     @hookimpl
-    def mxgw_session_detached(self, session):
-        return self.seen
+    def mxgw_operator_sessions(self, operator):
+        return lambda session: self.seen
 """
 
 
@@ -434,7 +435,7 @@ def test_a_plugin_s_relative_paths_count_from_the_data_directory(install: Instal
 
     host = PluginHost.load(with_data_dir("/data", inner=inner))
 
-    ((applied,),) = [answer.value for answer in host.ask("mxgw_session_detached", session=None)]
+    ((applied,),) = [answer.value(None) for answer in host.ask("mxgw_operator_sessions", operator=None)]
     assert applied.file == Path("/data/by-default")
     assert "file" not in applied.model_fields_set
     assert applied.inner.ca == Path("/data/tls/ca.pem")
