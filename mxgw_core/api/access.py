@@ -19,6 +19,25 @@ T = TypeVar("T")
 # `Operator` who is an administrator. Such a method is always refused for a session of the gateway's own.
 ADMINISTRATOR = "administrator"
 
+# The hooks that decide about access. A plugin that implements one of them must be declared in the entry-point group
+# `mxgw.access`; the gateway does not start without it, and denies what it decides when it fails later.
+# `mxgw_stream_pace` and `mxgw_orphan_verdict` are not among them: without their answers a stream is faster and a worker
+# lives or ends, but nobody reads, writes or sees anything more.
+ACCESS_HOOKS = frozenset(
+    {
+        "mxgw_authenticate",
+        "mxgw_authorize",
+        "mxgw_decided",
+        "mxgw_command_guard",
+        "mxgw_event_filter",
+        "mxgw_item_access",
+        "mxgw_authenticate_operator",
+        "mxgw_renew_operator",
+        "mxgw_operator_left",
+        "mxgw_operator_sessions",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:

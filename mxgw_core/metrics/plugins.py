@@ -25,8 +25,18 @@ def plugin_metrics(plugins: PluginHost) -> list[Metric]:
             "mxgw_plugin_up",
             MetricKind.GAUGE,
             "1 for each enabled plugin that works, 0 for one that failed.",
-            ("plugin",),
-            [MetricSample(int(record.state is PluginState.LOADED), (record.name,)) for record in enabled],
+            ("plugin", "distribution"),
+            [
+                MetricSample(int(record.state is PluginState.LOADED), (record.name, record.distribution))
+                for record in enabled
+            ],
+        ),
+        Metric(
+            "mxgw_access_control_up",
+            MetricKind.GAUGE,
+            "0 when a plugin that decides about access has failed, so that calls are denied until a restart; else 1.",
+            (),
+            [MetricSample(int(not any(r.controls_access and r.state is PluginState.FAILED for r in enabled)))],
         ),
         Metric(
             "mxgw_plugin_hook_failures_total",

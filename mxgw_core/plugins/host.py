@@ -16,8 +16,8 @@ from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
 from mxgw_core.plugins.calls import Answer, PluginCalls
-from mxgw_core.plugins.discovery import PluginRecord, PluginState
-from mxgw_core.plugins.loading import HOOKS, LoadFailure, describe, plugin_object, register
+from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
 from mxgw_core.plugins.section import apply_section
 
 log = logging.getLogger(__name__)
@@ -48,32 +48,34 @@ class PluginHost:
 
         Raises:
             SettingsError: the section of a plugin is wrong. The text reports the problems of all plugins at once.
-            PluginError: a required plugin cannot be used, or several distributions have an enabled plugin of the same
-                name.
+            PluginError: a plugin that is required or decides about access cannot be used, or no distribution or several
+                have an enabled plugin.
         """
         host = cls()
         installed = discovery.installed_entries()
+        access = discovery.access_declarations(installed)
         settings_problems: list[str] = []
         fatal: list[str] = []
         for name in settings.plugins.enabled:
             entries = installed.get(name, [])
-            required = name in settings.plugins.required or name in discovery.ALWAYS_REQUIRED
+            required = name in settings.plugins.required
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
-                host._load_one(name, entries, installed, settings, origins or {})
+                host._load_one(name, entries, installed, access, settings, origins or {})
             except SettingsError as error:
                 settings_problems.append(str(error))
                 host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
             except LoadFailure as error:
                 log.debug("plugin %s failed to load", name, exc_info=error)
                 host._refuse(name, str(error))
-                if required or len(entries) > 1:
+                # What is not installed, or not known for sure, can be what decides about access.
+                if host._records[name].required or len(entries) != 1:
                     fatal.append(_sentence(host._records[name]))
             else:
                 log.info("plugin %s loaded from %s", name, " ".join(origin))
         for name, entries in installed.items():
-            host._records.setdefault(name, discovery.available(name, entries))
+            host._records.setdefault(name, discovery.available(name, entries, access))
         _warn_about_orphaned_sections(settings, installed)
         host._prepare()
         if not keep_going:
@@ -129,28 +131,59 @@ class PluginHost:
         name: str,
         entries: list[EntryPoint],
         installed: Mapping[str, object],
+        access: AccessDeclarations,
         settings: Settings,
         origins: Mapping[str, str],
     ) -> None:
         if not entries:
-            match = nearest(name, installed)
-            raise LoadFailure(
-                "is it installed? No distribution offers a plugin of this name"
-                + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there")
-            )
+            raise LoadFailure(_not_installed(name, installed, access))
         if len(entries) > 1:
             raise LoadFailure(discovery.clash(name, entries))
-        register(self._plugins, plugin_object(entries[0]), name)
-        self._prepare()
+        entry = entries[0]
+        mistake = access.mistake(entry)
+        if mistake or access.has(entry):
+            self._mark_access(name)
+        if mistake:
+            raise LoadFailure(mistake)
+        try:
+            self._register(name, entry, access)
+        except LoadFailure:
+            raise
+        except Exception as error:  # for example a property of the plugin that raises
+            raise LoadFailure(f"registering it raised {describe(error)}") from error
         declared = None
         for implementation in self.calls.implementations("mxgw_settings"):
             if implementation.plugin == name:
                 try:
                     declared = implementation.function()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
         apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+
+    def _register(self, name: str, entry: EntryPoint, access: AccessDeclarations) -> None:
+        found = imported(entry)
+        # The hooks of the class are known also when the constructor fails.
+        self._check_access(name, entry, found, access)
+        plugin = made(found)
+        self._check_access(name, entry, plugin, access)
+        register(self._plugins, plugin, name)
+        self._prepare()
+
+    def _check_access(self, name: str, entry: EntryPoint, plugin: object, access: AccessDeclarations) -> None:
+        """Refuse a plugin that decides about access, and whose distribution does not say so."""
+        hooks = access_hooks_of(plugin)
+        if hooks and not access.has(entry):
+            self._mark_access(name)
+            raise LoadFailure(
+                f"it has {hooks[0]}, and its distribution does not say that it decides about access. Add to its "
+                f"pyproject.toml, and install it again: {discovery.access_line(entry)}"
+            )
+
+    def _mark_access(self, name: str) -> None:
+        self._records[name] = replace(self._records[name], required=True, controls_access=True)
 
     def _refuse(self, name: str, detail: str) -> None:
         if self._plugins.has_plugin(name):
@@ -164,8 +197,22 @@ class PluginHost:
 
 def _sentence(record: PluginRecord) -> str:
     source = f" of {record.distribution} {record.version}" if record.distribution else ""
+    if record.controls_access:
+        return f"plugin {record.name!r}{source}, which decides about access, cannot be used: {record.detail}"
     need = "required plugin" if record.required else "plugin"
     return f"{need} {record.name!r}{source} cannot be used: {record.detail}"
+
+
+def _not_installed(name: str, installed: Mapping[str, object], access: AccessDeclarations) -> str:
+    if distributions := access.without_plugin(name):
+        return f"{distributions} has it in the entry points {ACCESS_GROUP!r} and not in {GROUP!r}: both need the line"
+    match = nearest(name, installed)
+    return (
+        "is it installed? No distribution offers a plugin of this name"
+        + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there.")
+        + " A gateway starts only when all enabled plugins are installed, because a missing one could decide about "
+        "access: install it, or take it out of plugins.enabled"
+    )
 
 
 def _warn_about_orphaned_sections(settings: Settings, installed: Mapping[str, object]) -> None:

@@ -24,11 +24,20 @@ from mxgw_core.api import hookimpl
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install a distribution with one module; return the module's name.
 
-    `install("hello", code)` offers plugin "hello", made by class `Plugin` of the module; `value` says otherwise.
+    `install("hello", code)` offers plugin "hello", made by class `Plugin` of the module; `value` says otherwise. With
+    `access`, the distribution says that the plugin decides about access; a text there replaces the line that says so.
     """
     before = set(sys.modules)
 
-    def put(name: str, code: str, *, distribution: str = "", version: str = "1.0", value: str = "") -> str:
+    def put(
+        name: str,
+        code: str,
+        *,
+        distribution: str = "",
+        version: str = "1.0",
+        value: str = "",
+        access: bool | str = False,
+    ) -> str:
         distribution = distribution or f"dist-{name}"
         module = f"dist_{distribution.removeprefix('dist-').replace('-', '_')}_module"
         folder = tmp_path / distribution
@@ -36,7 +45,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
         target = value.format(module=module) or f"{module}:Plugin"
-        (metadata / "entry_points.txt").write_text(f"[mxgw.plugins]\n{name} = {target}\n")
+        line = f"{name} = {target}\n"
+        declared = f"[mxgw.access]\n{line if access is True else access}\n" if access else ""
+        (metadata / "entry_points.txt").write_text(f"[mxgw.plugins]\n{line}{declared}")
         (folder / f"{module}.py").write_text(HEADER + textwrap.dedent(code))
         monkeypatch.syspath_prepend(str(folder))
         return module

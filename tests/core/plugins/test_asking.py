@@ -115,8 +115,8 @@ REQUEST = AuthenticationRequest("/x", Peer("here", is_local=True), {"authorizati
 def test_a_refusal_on_purpose_ends_the_asking_and_is_no_failure(
     install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
-    install("other", AUTHENTICATING.format(error="ValueError"))
-    install("strict", AUTHENTICATING.format(error="Unauthenticated"))
+    install("other", AUTHENTICATING.format(error="ValueError"), access=True)
+    install("strict", AUTHENTICATING.format(error="Unauthenticated"), access=True)
     host = PluginHost.load(settings("other", "strict"))
 
     (answer,) = host.ask("mxgw_authenticate", request=REQUEST)
@@ -128,7 +128,7 @@ def test_a_refusal_on_purpose_ends_the_asking_and_is_no_failure(
 
 def test_what_was_sent_as_proof_is_never_logged(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mxgw_core.plugins")
-    install("careless", AUTHENTICATING.format(error="ValueError"))
+    install("careless", AUTHENTICATING.format(error="ValueError"), access=True)
     host = PluginHost.load(settings("careless"))
 
     for _ in range(2):
