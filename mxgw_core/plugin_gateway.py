@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -19,6 +20,7 @@ from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
+from mxgw_core.plugins.calls import running
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -65,6 +67,8 @@ class PluginGateway:
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
+        # Key: a plugin. Value: the feeds that it has opened.
+        self._feeds_of: dict[str, list[PluginFeed]] = {}
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -74,6 +78,11 @@ class PluginGateway:
         """Call this when the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
+
+    def end_feeds(self, plugin: str) -> None:
+        """End the feeds of a plugin that has failed."""
+        for feed in self._feeds_of.pop(plugin, ()):
+            feed.end(partial(self._plugins.failure, plugin))
 
     @property
     def instance_id(self) -> str:
@@ -120,6 +129,9 @@ class PluginGateway:
     def open_feed(self, description: FeedDescription) -> Feed:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self.feeds.append(feed)
+        owner = running.get()
+        if owner is not None:
+            self._feeds_of.setdefault(owner.plugin, []).append(feed)
         self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
@@ -200,7 +212,10 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
-        return lambda info: all(_agrees(answer.value, info) for answer in answers)
+        plugins = self._plugins
+        return lambda info: (
+            plugins.is_open("mxgw_operator_sessions") and all(_agrees(answer.value, info) for answer in answers)
+        )
 
 
 def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
