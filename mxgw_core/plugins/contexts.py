@@ -170,15 +170,18 @@ class PluginContexts:
 
 
 def _record(held: _Held) -> None:
-    if held.error is not None and not isinstance(held.error, CallFailed):  # the latter is recorded already
+    if held.error is not None and not isinstance(_innermost(held.error), CallFailed):  # the latter is recorded already
         held.owner.failed(held.owner.hook, _cause_of(held.error))
 
 
 def _cause_of(error: BaseException | None) -> BaseException:
-    """Return the error in groups of a single error; a larger group unchanged."""
     assert error is not None
+    error = _innermost(error)
+    return error.__cause__ if isinstance(error, CallFailed) and error.__cause__ is not None else error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the error in groups of a single error; a larger group unchanged."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    if isinstance(error, CallFailed) and error.__cause__ is not None:
-        return error.__cause__
     return error
