@@ -159,11 +159,6 @@ class GatewayApp:
         """Whether calls were left that grpc could not end, because their clients have stopped and do not read."""
         return self._stuck_server is not None
 
-    @property
-    def has_stuck_plugins(self) -> bool:
-        """Whether tasks of plugins were left that do not end when they are cancelled."""
-        return bool(self._contexts.left_behind)
-
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown. This can be called at any time, also several times.
 
