@@ -24,6 +24,9 @@ from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.services import plugin_service
+from mxgw_core.plugins.tasks import contain_tasks
+from mxgw_core.plugins.watching import CallWatch
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.command_service import CommandService
@@ -88,7 +91,9 @@ class GatewayApp:
         try:
             if problems := settings_problems(self._settings, self._plugins):
                 raise SettingsError("\n".join(problems))
+            contain_tasks(asyncio.get_running_loop())
             async with AsyncExitStack() as stack:
+                watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
@@ -110,6 +115,7 @@ class GatewayApp:
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 gateway.serving()
+                watch.started()
                 self._ready.set()
                 try:
                     await self._stopping.wait()
@@ -217,7 +223,7 @@ class GatewayApp:
         services: list[GrpcService] = []
         for answer in self._plugins.ask("mxgw_grpc_services", gateway=gateway):
             if answer.error is None:
-                services += answer.value
+                services += [plugin_service(service, answer.owner) for service in answer.value]
             else:
                 self._plugins.fail(answer.plugin, f"it could not give its gRPC services: {answer.error}")
         return services
