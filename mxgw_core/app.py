@@ -29,7 +29,9 @@ from mxgw_core.plugins.answers import WrongAnswer
 from mxgw_core.plugins.contexts import ContextFailed, PluginContexts
 from mxgw_core.plugins.host import sentence_of
 from mxgw_core.plugins.loading import describe
+from mxgw_core.plugins.services import plugin_service
 from mxgw_core.plugins.tasks import contain_tasks
+from mxgw_core.plugins.watching import CallWatch
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.command_service import CommandService
@@ -106,7 +108,9 @@ class GatewayApp:
         try:
             if problems := settings_problems(self._settings, self._plugins):
                 raise SettingsError("\n".join(problems))
+            contain_tasks(asyncio.get_running_loop())
             async with AsyncExitStack() as stack:
+                watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
@@ -135,6 +139,7 @@ class GatewayApp:
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 gateway.serving()
+                watch.started()
                 self._ready.set()
                 try:
                     while not self._stopping.is_set():
@@ -236,16 +241,15 @@ class GatewayApp:
                 continue
             try:
                 await self._contexts.enter(answer.owner, answer.value)
-            except (
-                ContextFailed
-            ) as error:  # wrong settings always stop the start, also of a plugin that is not required
+            except ContextFailed as error:  # a SettingsError stops the start, also when the plugin is not required
                 log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
                 self._plugins.fail(answer.plugin, str(error))
 
     async def _plugin_services(self, gateway: PluginGateway) -> Sequence[PluginServices]:
         for answer in self._plugins.ask("mxgw_grpc_services", gateway=gateway):
             if answer.error is None:
-                self._of_plugins[answer.plugin] = PluginServices(answer.owner, answer.value)
+                services = [plugin_service(service, answer.owner) for service in answer.value]
+                self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
             await self._contexts.leave(answer.plugin)
             gateway.end_feeds(answer.plugin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.plugins.calls import running
+from mxgw_core.plugins.objects import plugin_predicate
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -28,8 +28,6 @@ from mxgw_core.rpc.internal_session import OwnSession
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
-
-log = logging.getLogger(__name__)
 
 
 class PluginGateway:
@@ -124,7 +122,13 @@ class PluginGateway:
         request = SessionRequest(
             client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
         )
-        return OwnSession(await self._registry.open(request, INTERNAL), settings.events.batch_bytes)
+        # The tasks of the session are the gateway's own, although a plugin has asked for it.
+        token = running.set(None)
+        try:
+            session = await self._registry.open(request, INTERNAL)
+        finally:
+            running.reset(token)
+        return OwnSession(session, settings.events.batch_bytes)
 
     def open_feed(self, description: FeedDescription) -> Feed:
         feed = PluginFeed(description, self._settings.events, self._plugins)
@@ -212,19 +216,8 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
-        plugins = self._plugins
-        return lambda info: (
-            plugins.is_open("mxgw_operator_sessions") and all(_agrees(answer.value, info) for answer in answers)
-        )
-
-
-def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
-    """Return whether one plugin's predicate lets an operator see a session; False when the predicate fails."""
-    try:
-        return bool(may_see(info))
-    except Exception:
-        log.warning("a plugin's predicate on what an operator may see failed", exc_info=True)
-        return False
+        plugins, predicates = self._plugins, [plugin_predicate(answer.value, answer.owner) for answer in answers]
+        return lambda info: plugins.is_open("mxgw_operator_sessions") and all(may_see(info) for may_see in predicates)
 
 
 def _operator(answers: Sequence[Answer]) -> Operator | None:

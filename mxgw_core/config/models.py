@@ -333,6 +333,9 @@ class PluginsSettings(SettingsModel):
     stop_timeout_s: float = Field(
         10.0, gt=0, le=3600, description="How long the end waits for each plugin; then it is left behind."
     )
+    slow_call_ms: int = Field(
+        100, ge=1, le=60_000, description="A call of a plugin that takes longer is counted as slow, and logged."
+    )
 
     @model_validator(mode="after")
     def _required_is_enabled(self) -> PluginsSettings:

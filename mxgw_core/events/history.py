@@ -21,6 +21,9 @@ from mxgw_core.api.types import Position
 from mxgw_core.events.encoding import MalformedBatch
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
+from mxgw_core.plugins.answers import check_of, method_check
+from mxgw_core.plugins.calls import CallFailed, Owner
+from mxgw_core.plugins.tasks import plugin_task
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ _CLOSE_S = 1.0
 _LOOK_S = 0.25
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 _RETRY_AFTER_S = 1.0
+_SPAN = method_check(History, "span")
+_PAGE = check_of(HistoryPage, "HistoryPage")
 
 
 # The next classes and functions decide which events of a history store a client that resumes is promised.
@@ -167,6 +172,8 @@ def _failed(store: Store, error: Exception) -> None:
         _log.warning("the history store of %s %s", store.source, error)
     else:
         _log.warning("the history store of %s failed", store.source, exc_info=error)
+    if store.owner is not None and not isinstance(error, CallFailed):
+        store.owner.failed("History", error)
 
 
 def _checked(page: HistoryPage) -> Chunk:
@@ -202,6 +209,7 @@ class Store:
         page_s: how long the store may take for a page.
         last_page_s: how long the store may take for a page once the reader's stream is about to end.
         left: the calls that did not end when they were cancelled. While there are any, the store must not be asked.
+        owner: the plugin; None in tests only.
     """
 
     history: History
@@ -209,6 +217,7 @@ class Store:
     page_s: float
     last_page_s: float
     left: set[asyncio.Task[object]] = field(default_factory=set)
+    owner: Owner | None = None
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         """See `History.span`.
@@ -219,7 +228,9 @@ class Store:
         """
 
         async def span() -> tuple[int, int] | None:
-            return await self.history.span(epoch)
+            span = await self.history.span(epoch)
+            _SPAN(span)
+            return span
 
         task, span_s = self._begun(span()), min(self.page_s, _SPAN_S)
         try:
@@ -246,6 +257,7 @@ class Store:
 
         async def read() -> None:
             async for given in self.history.read(epoch, after, until):
+                _PAGE(given)
                 wanted.clear()
                 page.set_result(given)
                 await wanted.wait()
@@ -270,7 +282,10 @@ class Store:
             await self._close(task)
 
     def _begun(self, call: Coroutine[object, object, _T]) -> asyncio.Task[_T]:
-        return asyncio.get_running_loop().create_task(call, name=f"history:{self.source}")
+        name = f"history:{self.source}"
+        if self.owner is not None:
+            return plugin_task(self.owner, "History", call, name=name)
+        return asyncio.get_running_loop().create_task(call, name=name)
 
     async def _close(self, task: asyncio.Task[_T]) -> None:
         """Cancel a call that has not ended, and wait up to `_CLOSE_S` for its end. Then leave the call running."""

@@ -17,7 +17,7 @@ from mxgw_core.events.backlog import EventItem
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.printable import printable
-from mxgw_core.thread_use import thread_use
+from mxgw_core.thread_use import thread_waits
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class PolicyGuard:
         """Return `policy`, or the policy `disconnect` if `policy` lacks something that a policy must have."""
         try:
             problem = _problem_with(policy)
-        except Exception as error:
+        except BaseException as error:
             problem = f"raised {type(error).__name__} when looked at"
         if problem:
             self._failed(type(policy).__name__, source or type(policy).__module__, problem)
@@ -63,7 +63,7 @@ class PolicyGuard:
         try:
             with budget:
                 action: Action = subscriber.policy.on_overflow(lag)
-        except Exception:
+        except BaseException:
             self.failed(subscriber, "raised", exc_info=True)
             return Disconnect()
         if budget.overrun_s:
@@ -127,7 +127,7 @@ class Budget:
     def __enter__(self) -> Budget:
         self._collects = gc.isenabled()
         gc.disable()
-        self._began = (time.perf_counter(), *thread_use())
+        self._began = (time.perf_counter(), time.thread_time(), thread_waits())
         return self
 
     def __exit__(
@@ -137,10 +137,8 @@ class Budget:
             gc.enable()
         wall, cpu, waits = self._began
         wall_s = time.perf_counter() - wall
-        if wall_s > self.budget_s:
-            cpu_now, waits_now = thread_use()
-            if cpu_now - cpu > self.budget_s or waits_now > waits:
-                self.overrun_s = wall_s
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or thread_waits() > waits):
+            self.overrun_s = wall_s
 
 
 class OverBudget(Exception):

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+# Stands for a hook while a plugin is imported, made and given its settings, before any gateway runs.
+LOADING = "loading"
 # Texts of exceptions from these hooks are not logged, because they can contain credentials.
 _CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
 # These hooks are called in threads of their own, or in a process without a gateway, so they are allowed to block.
@@ -99,8 +101,8 @@ class Tally:
 class Span:
     """One call that has not returned. `outer` is the call during which this call began, in the same thread.
 
-    `wall` is the time when the call began, `cpu` and `waits` are what the thread had used until then. `is_reported` says whether the watching
-    thread has logged this call.
+    `wall` is the time when the call began, `cpu` and `waits` are what the thread had used until then. `is_reported`
+    says whether the watching thread has logged this call.
     """
 
     owner: Owner
@@ -325,6 +327,8 @@ class PluginCalls:
             del self.spans[thread]
         else:
             self.spans[thread] = span.outer
+        if span.owner.hook == LOADING:
+            return
         now, owner = self.clock(), span.owner
         wall_s = now - span.wall
         is_slow = wall_s > self.slow_call_s and owner.hook not in _BLOCKING_HOOKS and self._is_its_fault(span)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -17,10 +18,11 @@ from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
-from mxgw_core.plugins.calls import Answer, PluginCalls
+from mxgw_core.plugins.calls import LOADING, Answer, PluginCalls
 from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
 from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
 from mxgw_core.plugins.section import apply_section
+from mxgw_core.plugins.watching import CallWatch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class PluginHost:
                 have an enabled plugin.
         """
         host = cls()
+        host.calls.slow_call_s = settings.plugins.slow_call_ms / 1000
         installed = discovery.installed_entries()
         access = discovery.access_declarations(installed)
         settings_problems: list[str] = []
@@ -64,7 +67,8 @@ class PluginHost:
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
-                host._load_one(name, entries, installed, access, settings, origins or {})
+                with host._loading(name, settings):
+                    host._load_one(name, entries, installed, access, settings, origins or {})
             except SettingsError as error:
                 settings_problems.append(str(error))
                 host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
@@ -169,6 +173,13 @@ class PluginHost:
     def is_open(self, hook: str) -> bool:
         """Return whether no plugin has failed that decides by this access hook."""
         return not any(closed == hook for _, closed in self.calls.closed)
+
+    @contextmanager
+    def _loading(self, name: str, settings: Settings) -> Iterator[None]:
+        """End the process when the block, which loads a plugin, hangs. The log then names the plugin."""
+        watch = CallWatch(self.calls, settings.plugins.start_timeout_s)
+        with watch, self.calls.owner(name, LOADING).at_work(LOADING):
+            yield
 
     def _load_one(
         self,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Generator
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
+from mxgw_core.plugins.answers import Check, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 
 _T = TypeVar("_T")
@@ -85,16 +87,32 @@ def plugin_task(owner: Owner, what: str, coroutine: Coroutine[Any, Any, _T], *, 
     return asyncio.get_running_loop().create_task(contained, name=name, context=context)
 
 
-async def called(owner: Owner, what: str, function: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> _T:
-    """Call a coroutine method of an object of a plugin in this task, and return its result.
+async def called(owner: Owner, what: str, check: Check, function: Callable[..., Awaitable[_T]], *arguments: Any) -> _T:
+    """Call a coroutine method of an object of a plugin in this task, check its result, and return it.
 
     Raises:
         GatewayError: raised by the method on purpose.
-        CallFailed: the method raised anything else; or a CancelledError, although this task was not cancelled.
+        CallFailed: the method raised anything else, or returned something wrong; or it raised a CancelledError,
+            although this task was not cancelled.
         CancelledError: this task was cancelled.
     """
     with owner.contained(what, is_counted=False):
-        return await ContainedCoroutine(function(*arguments), owner, what)
+        with owner.at_work(what):
+            waiting = function(*arguments)
+        if not inspect.isawaitable(waiting):
+            raise WrongAnswer(f"returned a {type(waiting).__qualname__}; it must be a coroutine method")
+        del arguments  # the method alone decides how long it holds a large request
+        coroutine = waiting if inspect.iscoroutine(waiting) else _awaited(waiting)
+        del waiting
+        contained = ContainedCoroutine(coroutine, owner, what)
+        del coroutine
+        result: _T = await contained
+        check(result)
+        return result
+
+
+async def _awaited(waiting: Awaitable[_T]) -> _T:
+    return await waiting
 
 
 def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:

@@ -28,6 +28,7 @@ from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.slices import turn_for_whole
 from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
+from mxgw_core.plugins.calls import CallFailed
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.open_streams import OpenStreams
@@ -258,10 +259,15 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
         raise error
     if not isinstance(error, GatewayError):
         call_id = correlation_id()
-        log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
-        error = InternalError(
-            f"the gateway failed; its log has the details under {call_id}", metadata={"correlation_id": call_id}
-        )
+        facts = {"correlation_id": call_id}
+        if isinstance(error, CallFailed):
+            who = str(error)
+            facts["plugin"] = error.owner.plugin
+            log.error("%s: %s (correlation id %s)", path, who, call_id, exc_info=error)
+        else:
+            who = "the gateway failed"
+            log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
+        error = InternalError(f"{who}; the gateway's log has the details under {call_id}", metadata=facts)
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         async with asyncio.timeout(_STATUS_S):

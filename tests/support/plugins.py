@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from mxgw_core.plugins.calls import Owner, PluginCalls
 from mxgw_core.plugins.loading import access_hooks_of
 
 InstallPlugin = Callable[..., str]
 
 _numbers = itertools.count(1)
+
+
+def owner_of(hook: str, plugin: str = "probe") -> Owner:
+    """Return the owner of an object that the hook of a plugin has returned."""
+    return PluginCalls({}).owner(plugin, hook)
 
 
 @pytest.fixture

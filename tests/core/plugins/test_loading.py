@@ -276,7 +276,7 @@ def test_one_object_cannot_be_two_plugins(install: Install) -> None:
 
 
 SETTINGS = """
-import pydantic
+import contextlib, pydantic
 
 class Inner(pydantic.BaseModel):
     model_config = {"extra": "forbid"}
@@ -298,8 +298,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("strict", Model, self.apply)
     @hookimpl
-    def mxgw_operator_sessions(self, operator):
-        return lambda session: self.seen
+    def mxgw_gateway_context(self, gateway):
+        return contextlib.nullcontext(self.seen)
 """
 
 
@@ -308,7 +308,7 @@ def test_hook_mxgw_settings_hands_over_validated_settings_before_any_other_hook(
 
     host = PluginHost.load(settings("strict", strict={"size": 5, "names": ["a"], "pin": "1234"}))
 
-    ((applied,),) = [answer.value(None) for answer in host.ask("mxgw_operator_sessions", operator=None)]
+    ((applied,),) = [answer.value.enter_result for answer in host.ask("mxgw_gateway_context", gateway=None)]
     assert (applied.size, applied.names, applied.inner.depth) == (5, ("a",), 1)
     assert applied.pin.get_secret_value() == "1234"
 
@@ -319,8 +319,8 @@ def test_each_plugin_gets_its_own_settings(install: Install) -> None:
 
     host = PluginHost.load(settings("strict", "other", strict={"size": 5}, other={"size": 6}))
 
-    answers = host.ask("mxgw_operator_sessions", operator=None)
-    seen = {answer.plugin: [s.size for s in answer.value(None)] for answer in answers}
+    answers = host.ask("mxgw_gateway_context", gateway=None)
+    seen = {answer.plugin: [s.size for s in answer.value.enter_result] for answer in answers}
     assert seen == {"strict": [5], "other": [6]}
 
 
@@ -400,7 +400,7 @@ def test_a_section_of_no_plugin_at_all_is_warned_of(install: Install, caplog: py
 
 
 PATHS = """
-import pathlib, pydantic
+import contextlib, pathlib, pydantic
 
 class Inner(pydantic.BaseModel):
     model_config = {"extra": "forbid"}
@@ -420,8 +420,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("paths", Model, self.seen.append, former={"inner.old": "set paths.file"})
     @hookimpl
-    def mxgw_operator_sessions(self, operator):
-        return lambda session: self.seen
+    def mxgw_gateway_context(self, gateway):
+        return contextlib.nullcontext(self.seen)
 """
 
 
@@ -435,7 +435,7 @@ def test_a_plugin_s_relative_paths_count_from_the_data_directory(install: Instal
 
     host = PluginHost.load(with_data_dir("/data", inner=inner))
 
-    ((applied,),) = [answer.value(None) for answer in host.ask("mxgw_operator_sessions", operator=None)]
+    ((applied,),) = [answer.value.enter_result for answer in host.ask("mxgw_gateway_context", gateway=None)]
     assert applied.file == Path("/data/by-default")
     assert "file" not in applied.model_fields_set
     assert applied.inner.ca == Path("/data/tls/ca.pem")
