@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -64,6 +65,8 @@ class PluginGateway:
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
+        # Key: a plugin. Value: the feeds that it has opened.
+        self._feeds_of: dict[str, list[PluginFeed]] = {}
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -73,6 +76,11 @@ class PluginGateway:
         """Call this when the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
+
+    def end_feeds(self, plugin: str) -> None:
+        """End the feeds of a plugin that has failed."""
+        for feed in self._feeds_of.pop(plugin, ()):
+            feed.end(partial(self._plugins.failure, plugin))
 
     @property
     def instance_id(self) -> str:
@@ -125,6 +133,9 @@ class PluginGateway:
     def open_feed(self, description: FeedDescription) -> Feed:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self.feeds.append(feed)
+        owner = running.get()
+        if owner is not None:
+            self._feeds_of.setdefault(owner.plugin, []).append(feed)
         self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
@@ -205,8 +216,9 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
+        plugins = self._plugins
         predicates = [plugin_predicate(answer.value, answer.owner) for answer in answers]
-        return lambda info: all(may_see(info) for may_see in predicates)
+        return lambda info: plugins.is_open("mxgw_operator_sessions") and all(may_see(info) for may_see in predicates)
 
 
 def _operator(answers: Sequence[Answer]) -> Operator | None:

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pluggy
 
-from mxgw_core.api.errors import GatewayError
+from mxgw_core.api.errors import GatewayError, PluginFailed
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.plugins.answers import ANSWERS, Check, WrongAnswer
 from mxgw_core.plugins.arguments import lent
@@ -177,8 +177,11 @@ class Owner:
 
         Raises:
             GatewayError: raised by the method on purpose.
+            PluginFailed: the plugin decides about access, and has failed.
             CallFailed: the method raised anything else, or gave a wrong answer.
         """
+        if self.calls.closed and (failure := self.calls.closed.get((self.plugin, self.hook))) is not None:
+            raise failure()
         with self.contained(what):
             answer = function(*args, **kwargs)
             if check is not None:
@@ -199,6 +202,7 @@ class PluginCalls:
         slow_call_s: a call of a plugin that takes longer by its own fault counts as slow.
         clock: returns the time in seconds.
         use: returns what this thread has used, see `thread_use`.
+        closed: hooks that are not called any more, but fail. Key: a plugin and a hook. Value: makes the error.
         spans: the innermost call that has not returned, for each thread that is in one. Key: the number of the thread.
     """
 
@@ -212,6 +216,7 @@ class PluginCalls:
         self.clock: Callable[[], float] = time.perf_counter
         self.use: Callable[[], tuple[float, int]] = thread_use
         self.spans: dict[int, Span] = {}
+        self.closed: dict[tuple[str, str], Callable[[], PluginFailed]] = {}
 
     @property
     def failures(self) -> Mapping[tuple[str, str], int]:
@@ -234,7 +239,9 @@ class PluginCalls:
             options = plugins.parse_hookspec_opts(Hooks, name)
             parameters = inspect.signature(getattr(Hooks, name)).parameters
             # pluggy's list is in the reverse of the order in which the functions must be called.
-            implementations = reversed(getattr(plugins.hook, name).get_hookimpls())
+            found = reversed(getattr(plugins.hook, name).get_hookimpls())
+            closed = {plugin for plugin, _ in self.closed}
+            implementations = [i for i in found if i.plugin_name not in closed or (i.plugin_name, name) in self.closed]
             prepared[name] = _Hook(
                 frozenset(parameters) - {"self"},
                 bool(options and options["firstresult"]),
@@ -287,6 +294,8 @@ class PluginCalls:
 
     def _asked(self, hook: str, implementation: Implementation, arguments: Mapping[str, Any]) -> Answer | None:
         owner = implementation.owner
+        if (failure := self.closed.get((owner.plugin, hook))) is not None:
+            return Answer(owner.plugin, error=failure(), owner=owner)
         own = [lent(arguments[name]) for name in implementation.arguments]
         token = running.set(owner)
         span = self.begin(owner, hook)

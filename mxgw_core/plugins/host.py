@@ -6,12 +6,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
 
-from mxgw_core.api.errors import PluginError, SettingsError
+from mxgw_core.api.access import ACCESS_HOOKS
+from mxgw_core.api.errors import PluginError, PluginFailed, SettingsError
 from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
@@ -75,7 +77,7 @@ class PluginHost:
                 host._refuse(name, str(error))
                 # What is not installed, or not known for sure, can be what decides about access.
                 if host._records[name].required or len(entries) != 1:
-                    fatal.append(_sentence(host._records[name]))
+                    fatal.append(sentence_of(host._records[name]))
             else:
                 log.info("plugin %s loaded from %s", name, " ".join(origin))
         for name, entries in installed.items():
@@ -128,7 +130,49 @@ class PluginHost:
         self._refuse(plugin, detail)
         self._prepare()
         if self._records[plugin].required:
-            raise PluginError(_sentence(self._records[plugin]))
+            raise PluginError(sentence_of(self._records[plugin]))
+
+    def take_down(self, plugin: str, detail: str) -> PluginRecord:
+        """Mark a plugin as FAILED that fails while the gateway serves. Its hooks are not called any more; but when the
+        plugin decides about access, each access hook fails with an error, so that what it decides is denied.
+
+        Return the record of the plugin. Call this in the event loop only.
+        """
+        record = self._records[plugin] = replace(self._records[plugin], state=PluginState.FAILED, detail=detail)
+        if record.controls_access:
+            for hook in ACCESS_HOOKS.intersection(self.hooks_of(plugin)):
+                self.calls.closed[plugin, hook] = partial(self.failure, plugin)
+            log.error(
+                "%s. What it decides is denied from now on, and health checks are answered NOT_SERVING. Correct the "
+                "cause, and restart the gateway",
+                sentence_of(record),
+            )
+        else:
+            self._plugins.unregister(name=plugin)
+            log.warning("%s. Its hooks are not called any more until a restart of the gateway", sentence_of(record))
+        self._prepare()
+        return record
+
+    def failure(self, plugin: str) -> PluginFailed:
+        """Return a new error for a call that needs a plugin that has failed."""
+        text = f"the plugin {plugin!r} of the gateway has failed; it works again after a restart of the gateway"
+        if self._records[plugin].controls_access:
+            text += ", and until then all that it decides is denied"
+        return PluginFailed(text, metadata={"plugin": plugin})
+
+    def check(self, hook: str) -> None:
+        """Make sure that no plugin has failed that decides by this access hook.
+
+        Raises:
+            PluginFailed: such a plugin has failed.
+        """
+        for (_, closed), failure in self.calls.closed.items():
+            if closed == hook:
+                raise failure()
+
+    def is_open(self, hook: str) -> bool:
+        """Return whether no plugin has failed that decides by this access hook."""
+        return not any(closed == hook for _, closed in self.calls.closed)
 
     @contextmanager
     def _loading(self, name: str, settings: Settings) -> Iterator[None]:
@@ -200,13 +244,14 @@ class PluginHost:
         if self._plugins.has_plugin(name):
             self._plugins.unregister(name=name)
         record = self._records[name] = replace(self._records[name], state=PluginState.FAILED, detail=detail)
-        log.warning("%s", _sentence(record))
+        log.warning("%s", sentence_of(record))
 
     def _prepare(self) -> None:
         self.calls.prepare(self._plugins)
 
 
-def _sentence(record: PluginRecord) -> str:
+def sentence_of(record: PluginRecord) -> str:
+    """Return the sentence that reports that a plugin has failed, with its distribution and the reason."""
     source = f" of {record.distribution} {record.version}" if record.distribution else ""
     if record.controls_access:
         return f"plugin {record.name!r}{source}, which decides about access, cannot be used: {record.detail}"

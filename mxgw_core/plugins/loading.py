@@ -29,6 +29,11 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
     When the exception is about a name that `mxgw_core.api` had in an earlier release, the text ends with what took the
     place of the name. With `with_text` false, leave out the text of the exception, because it can contain credentials.
     """
+    if isinstance(error, BaseExceptionGroup):
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        return f"{type(error).__name__} of {describe(first, with_text=with_text)}"
     text = "".join(c if c.isprintable() else " " for c in _text_of(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."

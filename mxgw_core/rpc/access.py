@@ -256,6 +256,14 @@ class AccessControl:
         _require(answers, "the command could not be authorized")
         return [plugin_guard(answer.value, answer.owner) for answer in answers]
 
+    def check_guards(self) -> None:
+        """Make sure that no plugin with guards has failed since `guards` was called.
+
+        Raises:
+            PluginFailed: such a plugin has failed, so all commands are denied.
+        """
+        self._plugins.check("mxgw_command_guard")
+
     def filters(self, session: SessionInfo, identity: Identity) -> Sequence[EventFilter]:
         """Return the filters of this identity's stream.
 

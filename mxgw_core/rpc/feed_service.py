@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mxgw.v1.event_service_pb2 import ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
 from mxgw_core.api.calls import Call, ResponseStream
-from mxgw_core.api.errors import GatewayDraining
+from mxgw_core.api.errors import GatewayDraining, PluginFailed
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.types import SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
@@ -52,6 +52,7 @@ class PluginFeed:
         self._plugins = plugins
         self._opened_at = time.time()
         self._is_draining = False
+        self._failure: Callable[[], PluginFailed] | None = None
         self._check: asyncio.TimerHandle | None = None
         self.open = OpenCount()
         self.distributor = Distributor(unattached=NOTHING_RETAINED)
@@ -91,6 +92,8 @@ class PluginFeed:
 
         Nothing here waits, so nothing changes meanwhile.
         """
+        if self._failure is not None:
+            raise self._failure()
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         start = Start.NOW if request.start is None else start_of(request.start)
@@ -147,10 +150,20 @@ class PluginFeed:
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
         """Ask every client to come back later, and refuse new streams; return how many streams are open."""
+        self._stop_checks()
+        streams: Sequence[Subscriber] = tuple(self.distributor.subscribers.values())
+        drain(streams, retry_after_s, deadline_s)
+        return len(streams)
+
+    def end(self, failure: Callable[[], PluginFailed]) -> None:
+        """End all streams after the events that are in the log, and refuse new ones. `failure` makes the errors."""
+        self._failure = failure
+        self._stop_checks()
+        for subscriber in self.distributor.subscribers.values():
+            subscriber.finish(failure())
+
+    def _stop_checks(self) -> None:
         self._is_draining = True
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        streams: Sequence[Subscriber] = tuple(self.distributor.subscribers.values())
-        drain(streams, retry_after_s, deadline_s)
-        return len(streams)

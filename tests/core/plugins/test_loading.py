@@ -244,7 +244,7 @@ def test_all_required_failures_are_told_together(install: Install) -> None:
 
 def test_a_listing_keeps_going(install: Install) -> None:
     install("acl", "raise RuntimeError('no key file')", distribution=OWN, access=True)
-    install("strict", SETTINGS)
+    install("strict", SETTINGS.replace("operator_sessions(self, operator)", "session_opened(self, session)"))
 
     host = PluginHost.load(settings("acl", "strict", strict={"sise": 5}), keep_going=True)
 
