@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -42,7 +42,7 @@ from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.rpc.plugin_services import PluginServices
-from mxgw_core.rpc.server import GrpcServer
+from mxgw_core.rpc.server import OTHER_SERVICES, GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.workers.orphans import orphans_of
@@ -106,11 +106,10 @@ class GatewayApp:
         """
         contain_tasks(asyncio.get_running_loop())
         try:
-            if problems := settings_problems(self._settings, self._plugins):
-                raise SettingsError("\n".join(problems))
-            contain_tasks(asyncio.get_running_loop())
             async with AsyncExitStack() as stack:
                 watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
+                if problems := settings_problems(self._settings, self._plugins):
+                    raise SettingsError("\n".join(problems))
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
@@ -120,7 +119,7 @@ class GatewayApp:
                 await self._enter_plugins(gateway)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = self._services(registry, access, events)
-                for of_plugin in await self._plugin_services(gateway):
+                for of_plugin in await self._plugin_services(gateway, {s.descriptor.full_name for s in services}):
                     services += of_plugin.services
                 server = self._server = GrpcServer(
                     self._settings, services, self._handlers(access, registry), self._calls
@@ -245,15 +244,26 @@ class GatewayApp:
                 log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
                 self._plugins.fail(answer.plugin, str(error))
 
-    async def _plugin_services(self, gateway: PluginGateway) -> Sequence[PluginServices]:
-        for answer in self._plugins.ask("mxgw_grpc_services", gateway=gateway):
-            if answer.error is None:
+    async def _plugin_services(self, gateway: PluginGateway, core: Set[str]) -> Sequence[PluginServices]:
+        """Return the services of plugins. `core` are the names of the gateway's own services."""
+        # When two plugins add the same service, the one that the settings enable first has it.
+        taken = dict.fromkeys((*core, *OTHER_SERVICES), "the gateway")
+        for answer in reversed(self._plugins.ask("mxgw_grpc_services", gateway=gateway)):
+            if answer.error is not None:
+                problem = f"it could not give its gRPC services: {_words_of(answer.error)}"
+            else:
+                names = [service.descriptor.full_name for service in answer.value]
+                problem = next(
+                    (f"it adds the gRPC service {name}, which {taken[name]} has" for name in names if name in taken), ""
+                )
+            if not problem:
+                taken.update(dict.fromkeys(names, f"plugin {answer.plugin!r}"))
                 services = [plugin_service(service, answer.owner) for service in answer.value]
                 self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
             await self._contexts.leave(answer.plugin)
             gateway.end_feeds(answer.plugin)
-            self._plugins.fail(answer.plugin, f"it could not give its gRPC services: {_words_of(answer.error)}")
+            self._plugins.fail(answer.plugin, problem)
         return tuple(self._of_plugins.values())
 
     def _plugin_failed(self, plugin: str, detail: str) -> None:

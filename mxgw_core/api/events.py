@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from mxgw_core.api.ranges import check_range
 from mxgw_core.api.types import ItemRecord, SessionInfo
 
 
@@ -15,6 +16,9 @@ class QueueLimits:
 
     `section` is the section of the settings that has these limits as queue_events, queue_bytes and queue_seconds. It is
     named in errors. `bytes_setting` is the full name of the setting for bytes, if it has another name; otherwise "".
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
@@ -23,17 +27,28 @@ class QueueLimits:
     section: str = "events"
     bytes_setting: str = ""
 
+    def __post_init__(self) -> None:
+        check_range("QueueLimits.events", self.events)
+        check_range("QueueLimits.bytes", self.bytes)
+        check_range("QueueLimits.seconds", self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriberLimits:
     """How many subscribers a session can have, and the limits of the lag of each subscriber.
 
     `setting` is the setting that allows more subscribers. The error for a refused subscriber names it.
+
+    Raises:
+        ValueError: `maximum` is less than 1.
     """
 
     maximum: int
     queue: QueueLimits
     setting: str = ""
+
+    def __post_init__(self) -> None:
+        check_range("SubscriberLimits.maximum", self.maximum, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +56,16 @@ class BufferLimit:
     """How many bytes of events can be kept for one session.
 
     `setting` is the setting that allows more bytes. Errors name it.
+
+    Raises:
+        ValueError: `bytes` is less than 1.
     """
 
     bytes: int
     setting: str
+
+    def __post_init__(self) -> None:
+        check_range("BufferLimit.bytes", self.bytes, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +214,20 @@ class Retention:
 
     An event is dropped when any one of the limits is reached. `events` 0 or `bytes` 0 means that nothing is kept;
     `seconds` 0 means that age is no limit. With `snapshots`, clients are allowed to request snapshots.
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
     bytes: int
     seconds: float
     snapshots: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("Retention.events", self.events)
+        check_range("Retention.bytes", self.bytes)
+        check_range("Retention.seconds", self.seconds)
 
     def covering(self, other: Retention) -> Retention:
         """Return the smallest retention that keeps every event that this retention or `other` keeps."""

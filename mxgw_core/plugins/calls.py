@@ -89,12 +89,16 @@ class _Hook:
 
 @dataclass(slots=True)
 class Tally:
-    """What the calls of one hook of one plugin cost. The calls of objects that the hook returned count too."""
+    """What the calls of one hook of one plugin cost. The calls of objects that the hook returned count too.
+
+    `slow_at` and `hung_at` are when the last slow call ended, and when the last call that hung was noticed.
+    """
 
     calls: int = 0
     seconds: float = 0.0
     slow: int = 0
     slow_at: float = -math.inf
+    hung_at: float = -math.inf
 
 
 @dataclass(slots=True)
@@ -333,9 +337,7 @@ class PluginCalls:
         wall_s = now - span.wall
         is_slow = wall_s > self.slow_call_s and owner.hook not in _BLOCKING_HOOKS and self._is_its_fault(span)
         with self._counting:
-            tally = self._tallies.get((owner.plugin, owner.hook))
-            if tally is None:
-                tally = self._tallies[owner.plugin, owner.hook] = Tally()
+            tally = self._tally(owner)
             tally.calls += 1
             tally.seconds += wall_s
             if not is_slow:
@@ -351,6 +353,27 @@ class PluginCalls:
             wall_s * 1000,
             self.slow_call_s * 1000,
         )
+
+    def hangs(self, span: Span) -> None:
+        """Log that a call has not returned yet. Only the first one of an episode is a warning."""
+        now = self.clock()
+        with self._counting:
+            tally = self._tally(span.owner)
+            is_new = now - tally.hung_at >= _EPISODE_S
+            tally.hung_at = now
+        log.log(
+            logging.WARNING if is_new else logging.DEBUG,
+            "%s has not returned for %.1f s, and nothing else runs meanwhile",
+            self.in_words(span.owner, span.what),
+            now - span.wall,
+        )
+
+    def _tally(self, owner: Owner) -> Tally:
+        key = owner.plugin, owner.hook
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = Tally()
+        return tally
 
     def _is_its_fault(self, span: Span) -> bool:
         """Return whether a call that took long used the processor, or waited. Otherwise another process had the

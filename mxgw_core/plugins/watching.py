@@ -6,15 +6,12 @@ the gateway starts, the process is ended after `plugins.start_timeout_s`, so tha
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
 
-from mxgw_core.plugins.calls import PluginCalls, Span
-
-log = logging.getLogger(__name__)
+from mxgw_core.plugins.calls import PluginCalls
 
 # A call is reported while it still runs when it has taken this many times `plugins.slow_call_ms`.
 HANGS = 10
@@ -65,13 +62,11 @@ class CallWatch:
             lasts_s = calls.clock() - span.wall
             if lasts_s > HANGS * calls.slow_call_s and not span.is_reported:
                 span.is_reported = True
-                log.warning("%s has not returned for %.1f s: nothing else runs", self._in_words(span), lasts_s)
+                calls.hangs(span)
             if self._is_starting and lasts_s > self._start_timeout_s:
+                who = calls.in_words(span.owner, span.what)
                 self._end(
-                    f"the gateway ends, because it cannot start: {self._in_words(span)} has not returned for "
-                    f"{lasts_s:.0f} s (plugins.start_timeout_s), and a call cannot be ended"
+                    f"the gateway ends, because it cannot start: {who} has not returned for {lasts_s:.0f} s "
+                    "(plugins.start_timeout_s), and a call cannot be ended"
                 )
                 return
-
-    def _in_words(self, span: Span) -> str:
-        return self._calls.in_words(span.owner, span.what)

@@ -31,6 +31,8 @@ _KEEPALIVE = (
 _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
 # The metadata of a call has an API key, a trace id, and not much more. Source: docs/reference/security.md#metadata.
 _METADATA_BYTES = 16 * 1024
+# The services that grpc itself provides.
+OTHER_SERVICES = (health.SERVICE_NAME, "grpc.reflection.v1alpha.ServerReflection")
 
 
 class GrpcServer:
@@ -62,9 +64,6 @@ class GrpcServer:
             maximum_concurrent_rpcs=limits.concurrent_calls,
         )
         names = [service.descriptor.full_name for service in services]
-        for name in names:
-            if names.count(name) > 1:
-                raise SettingsError(f"the gRPC service {name} is brought twice: disable one of the plugins")
         self._server.add_generic_rpc_handlers([handlers.handlers(service) for service in services])
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

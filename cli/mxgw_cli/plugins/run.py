@@ -41,7 +41,7 @@ _WORDS_OF_GATEWAY = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class RunningPlugins:
     """What a running gateway says about its plugins. `problem` says why it says nothing; "" when it answered.
 
     Key of `plugins`: the name of a plugin.
@@ -66,7 +66,7 @@ def show_plugins(
     result = loaded(choice)
     if source is ParameterSource.DEFAULT and result.settings.gateway.listen:
         gateway = replace(gateway, target=result.settings.gateway.listen[0])
-    running = run(lambda: _ask(gateway, must_answer=source is ParameterSource.COMMANDLINE))
+    running = run(lambda: ask_gateway(gateway, must_answer=source is ParameterSource.COMMANDLINE))
     with quiet():
         host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
     extra = commands_of(host)
@@ -107,22 +107,22 @@ def show_plugins(
         raise SilentFailure
 
 
-async def _ask(where: GatewayTarget, *, must_answer: bool) -> _Running:
+async def ask_gateway(where: GatewayTarget, *, must_answer: bool) -> RunningPlugins:
     """Return what the running gateway says about its plugins.
 
     Raises:
         CliFailure: it does not answer, and `must_answer`.
     """
     if not must_answer and not await _listens(where.target):
-        return _Running(where.target, f"No gateway runs at {where.target}: this is what a gateway would load.")
+        return RunningPlugins(where.target, f"No gateway runs at {where.target}: this is what a gateway would load.")
     try:
         async with connected(where) as gateway:
             info = await gateway.info()
     except CliFailure as failure:
         if must_answer:
             raise
-        return _Running(where.target, f"The gateway at {where.target} says nothing about its plugins: {failure}")
-    return _Running(where.target, plugins={plugin.name: plugin for plugin in info.raw.plugins})
+        return RunningPlugins(where.target, f"The gateway at {where.target} says nothing about its plugins: {failure}")
+    return RunningPlugins(where.target, plugins={plugin.name: plugin for plugin in info.raw.plugins})
 
 
 async def _listens(target: str) -> bool:
@@ -175,7 +175,9 @@ def _state_of(plugin: PluginInfo | None) -> Text:
     return _WORDS_OF_GATEWAY.get(plugin.state, Text(""))
 
 
-def _document(record: PluginRecord, commands: Mapping[str, Sequence[str]], running: _Running) -> dict[str, object]:
+def _document(
+    record: PluginRecord, commands: Mapping[str, Sequence[str]], running: RunningPlugins
+) -> dict[str, object]:
     there = running.plugins.get(record.name)
     state = PluginStateMessage.Name(there.state).removeprefix("PLUGIN_STATE_").lower() if there is not None else None
     return {
