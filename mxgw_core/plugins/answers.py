@@ -253,6 +253,11 @@ def _members(protocol: type) -> Sequence[str]:
     ]
 
 
+def has_members(value: object, protocol: type) -> bool:
+    """Return whether an object has the members of a protocol. Unlike `isinstance`, this runs no code of the object."""
+    return all(inspect.getattr_static(value, name, None) is not None for name in _members(protocol))
+
+
 def _mistake_in_function(function: Any, arguments: int) -> str:
     if inspect.iscoroutinefunction(function):
         return "an asynchronous function"

@@ -164,12 +164,11 @@ class Owner:
         except (GatewayError, CallFailed):
             raise
         except BaseException as error:
-            # A block that waits is ended with these exceptions; its own ones of this kind do not come here
-            # (`ContainedCoroutine`), but for a CancelledError of its own.
-            is_ended = isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and _is_cancelling()
-            )
-            if is_ended and not is_counted:
+            # A block that waits is ended with one of these exceptions. A GeneratorExit of its own does not come here
+            # (`ContainedCoroutine`).
+            if not is_counted and (
+                isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and _is_cancelling())
+            ):
                 raise
             self.failed(what, error)
             raise CallFailed(self) from error

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import traceback
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pluggy
 
+import mxgw_core
 from mxgw_core.api.access import ACCESS_HOOKS
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
@@ -15,6 +17,7 @@ from mxgw_core.plugins.former import CHANGES, instead_of
 
 # The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
+_CORE = str(Path(mxgw_core.__file__).parent)
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
 
@@ -38,7 +41,10 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    # When a function of the gateway that a plugin calls has raised the error, the plugin's own line is more useful.
+    at = next((frame for frame in reversed(frames) if not frame.filename.startswith(_CORE)), None)
+    at = at or (frames[-1] if frames else None)
+    place = f" ({at.filename}:{at.lineno})" if at is not None else ""
     advice = f": {instead}; {CHANGES}" if (instead := instead_of(error)) else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
 

@@ -6,10 +6,11 @@ error names the plugin. Objects that decide about access then refuse.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import SourceHealth, WorkerState
@@ -18,7 +19,7 @@ from mxgw_core.api.errors import AccessDenied, GatewayError, PluginFailed
 from mxgw_core.api.events import EventFilter, StandingFilter, StreamPace
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedSnapshot
 from mxgw_core.api.types import ItemRecord, SessionInfo
-from mxgw_core.plugins.answers import WrongAnswer, check_of, method_check
+from mxgw_core.plugins.answers import WrongAnswer, check_of, has_members, method_check
 from mxgw_core.plugins.arguments import own_copy
 from mxgw_core.plugins.calls import CallFailed, Owner
 from mxgw_core.rpc.bulk import input_count
@@ -32,6 +33,7 @@ _WAIT_S = method_check(StreamPace, "wait_s")
 _NOTHING = check_of(None, "None")
 _BOOL = check_of(bool, "bool")
 _SNAPSHOT = check_of(FeedSnapshot, "FeedSnapshot")
+_FRAMES = check_of(Iterator, "Iterator[bytes]")
 _FRAME = check_of(bytes | None, "bytes")
 _HEALTH = check_of(tuple[int, int], "the states of worker and source")
 
@@ -79,8 +81,8 @@ class PluginBrowseGuard(PluginGuard):
 
 def plugin_guard(guard: CommandGuard, owner: Owner) -> CommandGuard:
     """Return a guard of a plugin as the gateway uses it."""
-    if isinstance(guard, BrowseGuard):
-        return PluginBrowseGuard(guard, owner)
+    if has_members(guard, BrowseGuard):
+        return PluginBrowseGuard(cast(BrowseGuard, guard), owner)
     return PluginGuard(guard, owner)
 
 
@@ -110,7 +112,11 @@ def check_answers(answers: Sequence[object]) -> None:
         WrongAnswer: it has not.
     """
     if set(map(type, answers)) - {bool}:
-        _BOOL(next(answer for answer in answers if type(answer) is not bool))
+        wrong = [answer for answer in answers if type(answer) is not bool]
+        for answer in wrong[1:]:
+            if inspect.iscoroutine(answer):
+                answer.close()
+        _BOOL(wrong[0])
 
 
 class PluginStandingFilter(PluginFilter):
@@ -154,8 +160,8 @@ def plugin_filter(event_filter: EventFilter, owner: Owner) -> PluginFilter:
     Raises:
         AccessDenied: the filter is a standing filter that cannot be hashed.
     """
-    if isinstance(event_filter, StandingFilter):
-        return PluginStandingFilter(event_filter, owner)
+    if has_members(event_filter, StandingFilter):
+        return PluginStandingFilter(cast(StandingFilter, event_filter), owner)
     return PluginFilter(event_filter, owner)
 
 
@@ -263,7 +269,7 @@ class _PluginSnapshot:
     def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         call, what = self._owner.call, "FeedSnapshot.frames"
         try:
-            frames = call(what, None, lambda: iter(self._snapshot.frames(filters, limit_bytes)))
+            frames = iter(call(what, _FRAMES, self._snapshot.frames, filters, limit_bytes))
             while (frame := call(what, _FRAME, next, frames, None)) is not None:
                 yield frame
         except CallFailed as error:

@@ -11,9 +11,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from mxgw_core.api.calls import GrpcService
-from mxgw_core.plugins.answers import Check, WrongAnswer, check_of
+from mxgw_core.plugins.answers import Check, check_of
 from mxgw_core.plugins.calls import Owner
 from mxgw_core.plugins.tasks import called
+
+# The method of a stream writes its responses to the stream.
+_NOTHING = check_of(None, "None")
 
 
 def plugin_service(service: GrpcService, owner: Owner) -> GrpcService:
@@ -37,7 +40,7 @@ def _method(
 ) -> Callable[..., Coroutine[Any, Any, Message | None]]:
     function: Callable[..., Awaitable[Message | None]] = getattr(service.implementation, method.name)
     what = f"{service.descriptor.name}.{method.name}"
-    check = _nothing if method.server_streaming else _of_class(GetMessageClass(method.output_type))
+    check = _NOTHING if method.server_streaming else _of_class(GetMessageClass(method.output_type))
 
     async def run(*arguments: Any) -> Message | None:
         return await called(owner, what, check, function, *arguments)
@@ -47,8 +50,3 @@ def _method(
 
 def _of_class(expected: type[Message]) -> Check:
     return check_of(expected, expected.DESCRIPTOR.full_name)
-
-
-def _nothing(value: object) -> None:
-    if value is not None:
-        raise WrongAnswer("returned something; the method of a stream returns None")

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,9 +255,10 @@ def test_a_hook_that_fails_costs_what_its_documentation_says_and_its_plugin_is_n
         else:
             assert run(world.host) == expected, way
 
-        assert world.host.failures == {("evil", hook): 1}, way
-        (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert f"plugin evil (dist-evil 1.0): {hook} " in line
+        assert world.host.failures["evil", hook] == 1, way
+        start = f"plugin evil (dist-evil 1.0): {hook} "
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        (line,) = [warning for warning in warnings if warning.startswith(start)]
         assert word in line
         assert SECRET not in line or hook not in CREDENTIALS
 
@@ -276,7 +277,6 @@ def test_a_hook_that_takes_long_is_counted_and_logged_once_in_an_episode(
     def waits_for_a_processor() -> None:
         now.wall += 2.0
 
-    MEANINGS[hook][0](world.host) if hook in ("mxgw_cli",) else None
     arguments = dict.fromkeys(set(inspect.signature(getattr(Hooks, hook)).parameters) - {"self"})
     for way in (waits_for_a_processor, sleeps, sleeps):
         world.evil.way = way
@@ -332,6 +332,14 @@ class Object:
         return lambda *_: self._way()
 
 
+class Guarding(Object):
+    def denied(self, command: object, items: object) -> object:
+        return self._way()
+
+    def shows(self, node: object) -> object:
+        return self._way()
+
+
 class Item(ItemBook):
     def get(self, serial: int) -> Any:
         return serial
@@ -345,8 +353,7 @@ def feed(world: World, way: Callable[[], object]) -> FeedDescription:
         lambda: Object(way),
         way,  # type: ignore[arg-type]
     )
-    found = plugin_feed(description, world.owner("mxgw_gateway_context"))
-    return found
+    return plugin_feed(description, world.owner("mxgw_gateway_context"))
 
 
 class Odd:
@@ -370,7 +377,8 @@ class Odd:
 
 
 def guard(world: World, way: Callable[[], object]) -> Any:
-    return plugin_guard(Object(way), world.owner("mxgw_command_guard"))
+    made: Any = Guarding(way)
+    return plugin_guard(made, world.owner("mxgw_command_guard"))
 
 
 def event_filter(world: World, way: Callable[[], object], failing: str = "") -> Any:
@@ -437,7 +445,7 @@ def test_an_object_that_fails_is_named_and_what_it_decides_is_refused(
         assert world.host.failures == {("evil", hook): 1}, way
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert line.startswith(f"plugin evil (dist-evil 1.0): {what} ({hook})"), way
-        assert word in line or what == "FeedSnapshot.frames"  # what is iterated over fails in other words
+        assert word in line
 
 
 @pytest.mark.parametrize("failing", ["hash", "eq"])
@@ -532,30 +540,25 @@ def test_what_a_hook_does_to_its_arguments_reaches_nobody_else(world: World) -> 
 ASYNCHRONOUS = {name: fail for name, (fail, _) in WAYS.items() if name not in ("wrong type", "coroutine")}
 
 
-@pytest.fixture
-def errors(world: World) -> Iterator[list[object]]:
-    """What asyncio reports as an error that belongs to nobody."""
-    found: list[object] = []
-    yield found
-
-
 @pytest.mark.asyncio
 async def test_a_service_that_fails_is_named_and_the_event_loop_goes_on(world: World) -> None:
     from grpc_health.v1 import health_pb2
 
     from mxgw_core.api import GrpcService
 
+    class Health:
+        async def Check(self, request: object, call: object) -> object:  # noqa: N802
+            return world.evil.way()
+
+        List = Check
+
+        async def Watch(self, request: object, call: object, stream: object) -> object:  # noqa: N802
+            return world.evil.way()
+
+    service = GrpcService(health_pb2.DESCRIPTOR.services_by_name["Health"], Health())
+    served: Any = plugin_service(service, world.owner("mxgw_grpc_services")).implementation
     for way, (fail, _) in WAYS.items():
-
-        class Health:
-            async def Check(self, request: object, call: object) -> object:  # noqa: N802
-                return fail()
-
-            async def Watch(self, request: object, call: object, stream: object) -> object:  # noqa: N802
-                return fail()
-
-        service = GrpcService(health_pb2.DESCRIPTOR.services_by_name["Health"], Health())
-        served: Any = plugin_service(service, world.owner("mxgw_grpc_services")).implementation
+        world.evil.way = fail
         world.host.calls._failures.clear()
         for method, arguments in ((served.Check, 2), (served.Watch, 3)):
             with pytest.raises(CallFailed, match="plugin 'evil' failed"):
@@ -577,7 +580,7 @@ async def test_a_service_whose_call_is_cancelled_has_not_failed(world: World) ->
             begun.set()
             await asyncio.Event().wait()
 
-        Watch = Check
+        Watch = List = Check
 
     service = GrpcService(health_pb2.DESCRIPTOR.services_by_name["Health"], Health())
     served: Any = plugin_service(service, world.owner("mxgw_grpc_services")).implementation
@@ -644,8 +647,6 @@ async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World,
 
 
 def test_filters_of_a_feed_belong_to_the_plugin_that_serves_it(world: World) -> None:
-    from mxgw.v1 import alarms_pb2 as a  # noqa: F401  # the records of a feed
-
     token = running.set(world.owner("mxgw_grpc_services"))
     filters = FeedFilters([Object(WAYS["exits"][0])])
     running.reset(token)
