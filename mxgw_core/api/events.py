@@ -166,7 +166,7 @@ class OverflowPolicy(Protocol):
     The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
     longer, raises an exception, or returns something that is no `Action`, the policy `disconnect` replaces this policy
     for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
-    does not have the methods of this class is replaced by `disconnect` when its subscriber attaches.
+    does not have the methods of this class is a failure of the hook `mxgw_overflow_policy`.
     """
 
     @property
@@ -248,6 +248,8 @@ class EventFilter(Protocol):
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """Return whether the subscriber gets an event of this item. `kind` is a number of the enum `mxgw.v1.EventKind`.
 
+        Return True or False. Anything else, also None, and an exception end the stream with ACCESS_DENIED.
+
         This is not called for events of items that the gateway does not know, or no longer knows: a subscriber with a
         filter does not get them.
         """
@@ -272,7 +274,8 @@ class StreamPace(Protocol):
     """Limits how many events per second one or more streams get.
 
     Events that wait count as unread, so they can cause an overflow. When a stream ends, its remaining events are sent
-    without waiting. The methods are called in the event loop; an exception ends the stream.
+    without waiting. The methods are called in the event loop; an exception, or a wait that is negative or not finite,
+    ends the stream with PLUGIN_FAILED.
     """
 
     def wait_s(self) -> float:
