@@ -163,11 +163,6 @@ class GatewayApp:
         """Whether calls were left that grpc could not end, because their clients have stopped and do not read."""
         return self._stuck_server is not None
 
-    @property
-    def has_stuck_plugins(self) -> bool:
-        """Whether tasks of plugins were left that do not end when they are cancelled."""
-        return bool(self._contexts.left_behind)
-
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown. This can be called at any time, also several times.
 
@@ -245,9 +240,7 @@ class GatewayApp:
                 continue
             try:
                 await self._contexts.enter(answer.owner, answer.value)
-            except (
-                ContextFailed
-            ) as error:  # wrong settings always stop the start, also of a plugin that is not required
+            except ContextFailed as error:  # a SettingsError stops the start, also when the plugin is not required
                 log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
                 self._plugins.fail(answer.plugin, str(error))
 
@@ -266,7 +259,7 @@ class GatewayApp:
             if not problem:
                 taken.update(dict.fromkeys(names, f"plugin {answer.plugin!r}"))
                 services = [plugin_service(service, answer.owner) for service in answer.value]
-                self._of_plugins[answer.plugin] = PluginServices(answer.owner, services)
+                self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
             await self._contexts.leave(answer.plugin)
             gateway.end_feeds(answer.plugin)

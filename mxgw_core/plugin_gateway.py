@@ -216,8 +216,7 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
-        plugins = self._plugins
-        predicates = [plugin_predicate(answer.value, answer.owner) for answer in answers]
+        plugins, predicates = self._plugins, [plugin_predicate(answer.value, answer.owner) for answer in answers]
         return lambda info: plugins.is_open("mxgw_operator_sessions") and all(may_see(info) for may_see in predicates)
 
 

@@ -95,8 +95,12 @@ class Hooks:
         """Return an async context manager that is held open while the gateway serves.
 
         When: once at start. The contexts are entered in the order in which the settings enable the plugins, before the
-        first call is served, and are closed in the reverse order after the last session has ended. An exception on
-        entering is a start-up failure of the plugin.
+        first call is served, and are closed in the reverse order after the last session has ended. Each context is
+        entered, held and left in a task of its own. An exception on entering is a start-up failure of the plugin, and
+        so is entering that takes longer than `plugins.start_timeout_s`. When the context ends while the gateway serves,
+        for example because a task in its task group raises, the plugin has failed: its hooks are not called any more,
+        its services answer `PLUGIN_FAILED`, and its feeds end. A context that is not left within
+        `plugins.stop_timeout_s` is cancelled.
         """
 
     @hookspec

@@ -63,7 +63,8 @@ class PluginHost:
         fatal: list[str] = []
         for name in settings.plugins.enabled:
             entries = installed.get(name, [])
-            required = name in settings.plugins.required
+            # What is not installed, or not known for sure, can be what decides about access.
+            required = name in settings.plugins.required or len(entries) != 1
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
@@ -75,8 +76,7 @@ class PluginHost:
             except LoadFailure as error:
                 log.debug("plugin %s failed to load", name, exc_info=error)
                 host._refuse(name, str(error))
-                # What is not installed, or not known for sure, can be what decides about access.
-                if host._records[name].required or len(entries) != 1:
+                if host._records[name].required:
                     fatal.append(sentence_of(host._records[name]))
             else:
                 log.info("plugin %s loaded from %s", name, " ".join(origin))

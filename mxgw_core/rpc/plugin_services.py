@@ -7,15 +7,13 @@ from contextlib import asynccontextmanager
 
 from mxgw_core.api.calls import Call, GrpcService, OpenStream
 from mxgw_core.api.errors import PluginFailed
-from mxgw_core.plugins.calls import Owner
 from mxgw_core.rpc.open_streams import OpenStreams
 
 
 class PluginServices:
-    """The gRPC services of one plugin. `owner` is the plugin's code that gave them."""
+    """The gRPC services of one plugin."""
 
-    def __init__(self, owner: Owner, services: Iterable[GrpcService]) -> None:
-        self.owner = owner
+    def __init__(self, services: Iterable[GrpcService]) -> None:
         self.services = tuple(services)
         self._calls = OpenStreams()
         self._failure: Callable[[], PluginFailed] | None = None

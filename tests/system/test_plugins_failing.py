@@ -21,6 +21,8 @@ from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
 from mxgw.v1.event_service_pb2 import ON_GAP_UNSPECIFIED, OverflowPolicyChoice, StartPosition
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_UNSPECIFIED, WORKER_STATE_READY
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
+from mxgw_cli.options import GatewayTarget
+from mxgw_cli.plugins.run import ask_gateway, plugins_table
 from mxgw_core.api import (
     Allow,
     Call,
@@ -174,7 +176,11 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
         second = await client.open()
         info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
         (record,) = [record for record in gateway.plugins.records if record.name == "own"]
+        shown = await ask_gateway(GatewayTarget(gateway.target, None, None, None, None, 20.0), must_answer=True)
+        table = plugins_table(gateway.plugins.records, {}, shown.plugins)
 
+        assert shown.plugins["own"].detail == record.detail
+        assert [str(cell) for cell in table.columns[2].cells][:1] == ["failed"]
         assert {(refusal.code, refusal.reason) for refusal in refusals} == {
             (grpc.StatusCode.UNAVAILABLE, "PLUGIN_FAILED")
         }
