@@ -20,6 +20,7 @@ are defined and explained in these modules:
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
+    versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
 """
@@ -63,6 +64,7 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    SelectEvents,
     StandingFilter,
     StreamPace,
     SubscriberLimits,
@@ -93,6 +95,7 @@ from mxgw_core.api.types import (
     own_session,
     peer_address,
 )
+from mxgw_core.api.versions import API_VERSION
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -107,6 +110,7 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "API_VERSION",
     "INTERNAL",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
@@ -178,6 +182,7 @@ __all__ = [
     "Resync",
     "Retention",
     "Select",
+    "SelectEvents",
     "SessionInfo",
     "SessionPredicate",
     "SessionState",

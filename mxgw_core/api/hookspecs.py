@@ -6,6 +6,11 @@ gateway uses later. All hooks stand in this one module, though it has more than 
 together. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
 which the settings enable them (this is the order of pluggy), None means "no opinion", and an exception is logged with
 the name of the plugin and counts as None.
+
+A hook fails when it raises any exception, also `SystemExit` and `CancelledError`, and when it returns something else
+than its annotation says: then it means what an exception means. A `GatewayError` is no failure. The same holds for the
+methods of the objects that hooks return. Arguments are copies, so a change of them changes nothing. A call that takes
+longer than `plugins.slow_call_ms` by its own fault is counted and logged.
 """
 
 from __future__ import annotations

@@ -85,6 +85,7 @@ class Distributor:
             self.counts,
             check_all=self.check,
             has_snapshots=lambda: self.has_snapshots,
+            items=items,
             on_fail_session=on_fail_session,
             clock=clock,
             call_later=call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then)),

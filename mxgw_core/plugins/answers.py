@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import click
 
 from mxgw_core.api.calls import GrpcService
+from mxgw_core.api.events import OverflowPolicy
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.api.metrics import Metric
 from mxgw_core.api.types import INTERNAL, Identity
@@ -225,9 +226,13 @@ def _mistake_in_object(protocol: type, value: Any) -> str:
         wanted = inspect.getattr_static(protocol, name, None)
         is_of_class = is_of_class and inspect.getattr_static(type(value), name, None) is not None
         if not inspect.isfunction(wanted):
-            problem = "" if hasattr(value, name) else f"without {name}"
+            # First without running code of the object: a property can raise.
+            is_there = inspect.getattr_static(value, name, None) is not None or hasattr(value, name)
+            problem = "" if is_there else f"without {name}"
         elif not callable(method := getattr(value, name, None)):
             problem = f"without the method {name}"
+        elif protocol is OverflowPolicy:
+            problem = ""  # `PolicyGuard` replaces a policy whose calls fail, for each subscriber
         elif inspect.iscoroutinefunction(method) and not inspect.iscoroutinefunction(wanted):
             problem = f"whose method {name} is asynchronous"
         else:

@@ -41,7 +41,7 @@ LOADING = "loading"
 _CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
 # These hooks are called in threads of their own, or in a process without a gateway, so they are allowed to block.
 _BLOCKING_HOOKS = frozenset(
-    {"mxgw_authenticate_operator", "mxgw_renew_operator", "mxgw_backup", "mxgw_cli", "mxgw_doctor"}
+    {LOADING, "mxgw_authenticate_operator", "mxgw_renew_operator", "mxgw_backup", "mxgw_cli", "mxgw_doctor"}
 )
 # After this time without a slow call of a hook, the next slow call is logged again.
 _EPISODE_S = 60.0
@@ -101,21 +101,22 @@ class Tally:
     hung_at: float = -math.inf
 
 
-@dataclass(slots=True)
 class Span:
     """One call that has not returned. `outer` is the call during which this call began, in the same thread.
 
-    `wall` is the time when the call began, `cpu` and `waits` are what the thread had used until then. `is_reported`
+    `wall` is the time when the call began, `used` is what the thread had used until then (`thread_use`). `is_reported`
     says whether the watching thread has logged this call.
     """
 
-    owner: Owner
-    what: str
-    outer: Span | None
-    wall: float
-    cpu: float
-    waits: int
-    is_reported: bool = False
+    __slots__ = ("is_reported", "outer", "owner", "used", "wall", "what")
+
+    def __init__(self, owner: Owner, what: str, outer: Span | None, wall: float, used: tuple[float, int]) -> None:
+        self.owner = owner
+        self.what = what
+        self.outer = outer
+        self.wall = wall
+        self.used = used
+        self.is_reported = False
 
 
 # The plugin whose code runs now; None while the gateway's own code runs. Tasks that a plugin creates inherit it.
@@ -129,6 +130,7 @@ class Owner:
     calls: PluginCalls = field(repr=False, compare=False)
     plugin: str
     hook: str
+    tally: Tally = field(repr=False, compare=False)
 
     @contextmanager
     def at_work(self, what: str) -> Iterator[None]:
@@ -185,11 +187,22 @@ class Owner:
         """
         if self.calls.closed and (failure := self.calls.closed.get((self.plugin, self.hook))) is not None:
             raise failure()
-        with self.contained(what):
+        # This does the same as `contained`, which takes longer.
+        token = running.set(self)
+        span = self.calls.begin(self, what)
+        try:
             answer = function(*args, **kwargs)
             if check is not None:
                 check(answer)
             return answer
+        except (GatewayError, CallFailed):
+            raise
+        except BaseException as error:
+            self.failed(what, error)
+            raise CallFailed(self) from error
+        finally:
+            self.calls.end(span)
+            running.reset(token)
 
     def failed(self, what: str, error: BaseException) -> None:
         """Record that `what`, a part of the plugin, raised an exception."""
@@ -265,7 +278,9 @@ class PluginCalls:
 
     def owner(self, plugin: str, hook: str) -> Owner:
         """Return the owner of code that came from a hook of a plugin."""
-        return Owner(self, plugin, hook)
+        if hook == LOADING:  # this is no hook, so nothing is counted
+            return Owner(self, plugin, hook, Tally())
+        return Owner(self, plugin, hook, self._tallies.setdefault((plugin, hook), Tally()))
 
     def ask(self, hook: str, arguments: Mapping[str, Any]) -> list[Answer]:
         """Call the hook of each plugin, beginning with the plugin that was loaded last. Return the answers in this
@@ -319,8 +334,8 @@ class PluginCalls:
 
     def begin(self, owner: Owner, what: str) -> Span:
         """Record that a call of a plugin begins."""
-        thread = threading.get_ident()
-        span = self.spans[thread] = Span(owner, what, self.spans.get(thread), self.clock(), *self.use())
+        thread, spans = threading.get_ident(), self.spans
+        span = spans[thread] = Span(owner, what, spans.get(thread), self.clock(), self.use())
         return span
 
     def end(self, span: Span) -> None:
@@ -330,36 +345,38 @@ class PluginCalls:
             del self.spans[thread]
         else:
             self.spans[thread] = span.outer
-        if span.owner.hook == LOADING:
-            return
-        now, owner = self.clock(), span.owner
+        now, tally = self.clock(), span.owner.tally
         wall_s = now - span.wall
-        is_slow = wall_s > self.slow_call_s and owner.hook not in _BLOCKING_HOOKS and self._is_its_fault(span)
-        with self._counting:
-            tally = self._tally(owner)
-            tally.calls += 1
-            tally.seconds += wall_s
-            if not is_slow:
-                return
-            tally.slow += 1
-            is_new = now - tally.slow_at >= _EPISODE_S
-            tally.slow_at = now
+        # Hooks that may block are called in several threads.
+        if span.owner.hook in _BLOCKING_HOOKS:
+            with self._counting:
+                tally.calls += 1
+                tally.seconds += wall_s
+            return
+        tally.calls += 1
+        tally.seconds += wall_s
+        if wall_s > self.slow_call_s and self._is_its_fault(span):
+            self._slow(span, now, wall_s)
+
+    def _slow(self, span: Span, now: float, wall_s: float) -> None:
+        tally = span.owner.tally
+        tally.slow += 1
+        is_new = now - tally.slow_at >= _EPISODE_S
+        tally.slow_at = now
         log.log(
             logging.WARNING if is_new else logging.DEBUG,
             "%s took %.0f ms, and nothing else ran meanwhile; a call must take less than %.0f ms "
             "(plugins.slow_call_ms); later ones are only counted",
-            self.in_words(owner, span.what),
+            self.in_words(span.owner, span.what),
             wall_s * 1000,
             self.slow_call_s * 1000,
         )
 
     def hangs(self, span: Span) -> None:
         """Log that a call has not returned yet. Only the first one of an episode is a warning."""
-        now = self.clock()
-        with self._counting:
-            tally = self._tally(span.owner)
-            is_new = now - tally.hung_at >= _EPISODE_S
-            tally.hung_at = now
+        now, tally = self.clock(), span.owner.tally
+        is_new = now - tally.hung_at >= _EPISODE_S
+        tally.hung_at = now
         log.log(
             logging.WARNING if is_new else logging.DEBUG,
             "%s has not returned for %.1f s, and nothing else runs meanwhile",
@@ -367,19 +384,12 @@ class PluginCalls:
             now - span.wall,
         )
 
-    def _tally(self, owner: Owner) -> Tally:
-        key = owner.plugin, owner.hook
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tallies[key] = Tally()
-        return tally
-
     def _is_its_fault(self, span: Span) -> bool:
         """Return whether a call that took long used the processor, or waited. Otherwise another process had the
         processor meanwhile.
         """
-        cpu_s, waits = self.use()
-        return cpu_s - span.cpu > self.slow_call_s or waits > span.waits
+        (cpu_s, waits), (cpu_before_s, waits_before) = self.use(), span.used
+        return cpu_s - cpu_before_s > self.slow_call_s or waits > waits_before
 
     def failed(self, owner: Owner, what: str, error: BaseException) -> None:
         """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""

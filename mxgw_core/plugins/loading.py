@@ -14,6 +14,7 @@ from mxgw_core.api.access import ACCESS_HOOKS
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins.former import CHANGES, instead_of
+from mxgw_core.plugins.required_api import why_not
 
 # The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
@@ -60,7 +61,8 @@ def imported(entry: EntryPoint) -> object:
     """Import the class, object or module that the entry point names, and return it.
 
     Raises:
-        LoadFailure: the import raised an exception, or the object is a function or None.
+        LoadFailure: the import raised an exception, or the object is a function or None, or it needs another version of
+            the plugin API.
     """
     try:
         found: object = entry.load()
@@ -78,6 +80,7 @@ def imported(entry: EntryPoint) -> object:
         raise
     except BaseException as error:
         raise LoadFailure(f"importing {entry.value!r} raised {describe(error)}") from error
+    _check_api(found)
     if found is None or inspect.isroutine(found):
         raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
     return found
@@ -108,6 +111,16 @@ def access_hooks_of(plugin: object) -> list[str]:
     names = (name for name in dir(plugin) if name.startswith("mxgw_"))
     functions = [name for name in names if inspect.isroutine(inspect.getattr_static(plugin, name, None))]
     return [name for name in functions if (name if name in HOOKS else nearest(name, HOOKS)) in ACCESS_HOOKS]
+
+
+def _check_api(plugin: object) -> None:
+    """Refuse a plugin whose `requires_api` does not include the version of the plugin API that this release has."""
+    try:
+        requires = getattr(plugin, "requires_api", None)
+    except Exception as error:
+        raise LoadFailure(f"reading its requires_api raised {describe(error)}") from error
+    if requires is not None and (problem := why_not(requires)):
+        raise LoadFailure(problem)
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:

@@ -51,18 +51,26 @@ class PluginGuard:
         self._owner = owner
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
-        inputs = input_count(command)
-
-        def check(denied: Mapping[int, str]) -> None:
-            _DENIED(denied)
-            for index in denied:
-                if not 0 <= index < inputs:
-                    raise WrongAnswer(f"denied input {index} of a command with {inputs}")
-
+        what, call = "CommandGuard.denied", self._owner.call
         try:
-            return self._owner.call("CommandGuard.denied", check, self._guard.denied, own_copy(command), tuple(items))
+            denied = call(what, _DENIED, self._guard.denied, own_copy(command), tuple(items))
+            if denied:
+                denied = call(what, None, _checked_indexes, denied, input_count(command))
         except CallFailed as error:
             raise denial(self._owner, "the command could not be authorized") from error
+        return denied
+
+
+def _checked_indexes(denied: Mapping[int, str], inputs: int) -> Mapping[int, str]:
+    """Return a copy of what a guard denied.
+
+    Raises:
+        WrongAnswer: there is no input with such an index.
+    """
+    for index in denied:
+        if not 0 <= index < inputs:
+            raise WrongAnswer(f"denied input {index} of a command with {inputs}")
+    return dict(denied)
 
 
 class PluginBrowseGuard(PluginGuard):

@@ -26,7 +26,6 @@ from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
 from support.clock import advance
 from support.events import batch
-from support.infos import session_info
 from support.peers import scripted_worker
 from support.plugins import InstallPlugin
 from support.waiting import until
@@ -84,7 +83,7 @@ from mxgw_core.api.errors import (
     Unauthenticated,
 )
 from mxgw_core.plugins.loading import HOOKS
-from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_core.testing import RunningGateway, running_gateway, session_info
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 

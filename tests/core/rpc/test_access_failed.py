@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from support.infos import session_info
 from support.plugins import InstallPlugin
 
 from mxgw.v1.commands_pb2 import MxCommand, RegisterCommand
@@ -18,6 +17,7 @@ from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.call_counts import CallCounts
+from mxgw_core.testing import session_info
 
 ALICE = Identity("alice", "key")
 ANNA = Operator("anna", ("viewer",))
