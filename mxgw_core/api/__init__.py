@@ -13,6 +13,7 @@ are defined and explained in these modules:
     globs               patterns in settings
     events              overflow policies, limits of subscribers, filters, pace, history
     feeds               numbered streams that a plugin adds
+    following           reading all events of any session
     workers             worker processes and orphans
     observation         what the gateway is doing now
     internal_sessions   sessions that a plugin opens, without a client
@@ -71,6 +72,7 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
+from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems, Follower
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
@@ -149,6 +151,11 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Finding",
+    "Followed",
+    "FollowedBatch",
+    "FollowedGap",
+    "FollowedItems",
+    "Follower",
     "Gateway",
     "Globs",
     "GrpcService",
