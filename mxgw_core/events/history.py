@@ -23,7 +23,6 @@ from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 from mxgw_core.events.stored_items import StoredItems
-from mxgw_core.plugins.answers import check_of, method_check
 from mxgw_core.plugins.calls import CallFailed, Owner
 from mxgw_core.plugins.tasks import plugin_task
 from mxgw_core.printable import printable
@@ -40,8 +39,6 @@ _CLOSE_S = 1.0
 _LOOK_S = 0.25
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 _RETRY_AFTER_S = 1.0
-_SPAN = method_check(History, "span")
-_PAGE = check_of(HistoryPage, "HistoryPage")
 # How many characters of a wrong answer are shown.
 _SHOWN = 200
 
@@ -287,9 +284,7 @@ class Store:
         """
 
         async def span() -> tuple[int, int] | None:
-            span = await self.history.span(epoch)
-            _SPAN(span)
-            return span
+            return await self.history.span(epoch)
 
         task, span_s = self._begun(span()), min(self.page_s, _SPAN_S)
         try:
@@ -316,7 +311,6 @@ class Store:
 
         async def read() -> None:
             async for given in self.history.read(epoch, after, until):
-                _PAGE(given)
                 wanted.clear()
                 page.set_result(given)
                 await wanted.wait()
