@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -20,6 +20,8 @@ from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
+from mxgw_core.plugins.calls import running
+from mxgw_core.plugins.objects import plugin_predicate
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -27,8 +29,6 @@ from mxgw_core.rpc.internal_session import OwnSession
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
-
-log = logging.getLogger(__name__)
 
 
 class PluginGateway:
@@ -66,6 +66,8 @@ class PluginGateway:
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
+        # Key: a plugin. Value: the feeds that it has opened.
+        self._feeds_of: dict[str, list[PluginFeed]] = {}
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -75,6 +77,11 @@ class PluginGateway:
         """Call this when the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
+
+    def end_feeds(self, plugin: str) -> None:
+        """End the feeds of a plugin that has failed."""
+        for feed in self._feeds_of.pop(plugin, ()):
+            feed.end(partial(self._plugins.failure, plugin))
 
     @property
     def instance_id(self) -> str:
@@ -116,11 +123,20 @@ class PluginGateway:
         request = SessionRequest(
             client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
         )
-        return OwnSession(await self._registry.open(request, INTERNAL), settings.events.batch_bytes)
+        # The tasks of the session are the gateway's own, although a plugin has asked for it.
+        token = running.set(None)
+        try:
+            session = await self._registry.open(request, INTERNAL)
+        finally:
+            running.reset(token)
+        return OwnSession(session, settings.events.batch_bytes)
 
     def open_feed(self, description: FeedDescription) -> Feed:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self.feeds.append(feed)
+        owner = running.get()
+        if owner is not None:
+            self._feeds_of.setdefault(owner.plugin, []).append(feed)
         self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
@@ -212,16 +228,8 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
-        return lambda info: all(_agrees(answer.value, info) for answer in answers)
-
-
-def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
-    """Return whether one plugin's predicate lets an operator see a session; False when the predicate fails."""
-    try:
-        return bool(may_see(info))
-    except Exception:
-        log.warning("a plugin's predicate on what an operator may see failed", exc_info=True)
-        return False
+        plugins, predicates = self._plugins, [plugin_predicate(answer.value, answer.owner) for answer in answers]
+        return lambda info: plugins.is_open("mxgw_operator_sessions") and all(may_see(info) for may_see in predicates)
 
 
 def _operator(answers: Sequence[Answer]) -> Operator | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from mxgw_core.api.ranges import check_range
 from mxgw_core.api.types import ItemRecord, SessionInfo
 
 
@@ -15,6 +16,9 @@ class QueueLimits:
 
     `section` is the section of the settings that has these limits as queue_events, queue_bytes and queue_seconds. It is
     named in errors. `bytes_setting` is the full name of the setting for bytes, if it has another name; otherwise "".
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
@@ -23,17 +27,28 @@ class QueueLimits:
     section: str = "events"
     bytes_setting: str = ""
 
+    def __post_init__(self) -> None:
+        check_range("QueueLimits.events", self.events)
+        check_range("QueueLimits.bytes", self.bytes)
+        check_range("QueueLimits.seconds", self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriberLimits:
     """How many subscribers a session can have, and the limits of the lag of each subscriber.
 
     `setting` is the setting that allows more subscribers. The error for a refused subscriber names it.
+
+    Raises:
+        ValueError: `maximum` is less than 1.
     """
 
     maximum: int
     queue: QueueLimits
     setting: str = ""
+
+    def __post_init__(self) -> None:
+        check_range("SubscriberLimits.maximum", self.maximum, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +56,16 @@ class BufferLimit:
     """How many bytes of events can be kept for one session.
 
     `setting` is the setting that allows more bytes. Errors name it.
+
+    Raises:
+        ValueError: `bytes` is less than 1.
     """
 
     bytes: int
     setting: str
+
+    def __post_init__(self) -> None:
+        check_range("BufferLimit.bytes", self.bytes, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +188,7 @@ class OverflowPolicy(Protocol):
     The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
     longer, raises an exception, or returns something that is no `Action`, the policy `disconnect` replaces this policy
     for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
-    does not have the methods of this class is replaced by `disconnect` when its subscriber attaches.
+    does not have the methods of this class is a failure of the hook `mxgw_overflow_policy`.
     """
 
     @property
@@ -215,12 +236,20 @@ class Retention:
 
     An event is dropped when any one of the limits is reached. `events` 0 or `bytes` 0 means that nothing is kept;
     `seconds` 0 means that age is no limit. With `snapshots`, clients are allowed to request snapshots.
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
     bytes: int
     seconds: float
     snapshots: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("Retention.events", self.events)
+        check_range("Retention.bytes", self.bytes)
+        check_range("Retention.seconds", self.seconds)
 
     def covering(self, other: Retention) -> Retention:
         """Return the smallest retention that keeps every event that this retention or `other` keeps."""
@@ -240,6 +269,8 @@ class EventFilter(Protocol):
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """Return whether the subscriber gets an event of this item. `kind` is a number of the enum `mxgw.v1.EventKind`.
+
+        Return True or False. Anything else, also None, and an exception end the stream with ACCESS_DENIED.
 
         This is not called for events of items that the gateway does not know, or no longer knows: a subscriber with a
         filter does not get them.
@@ -265,7 +296,8 @@ class StreamPace(Protocol):
     """Limits how many events per second one or more streams get.
 
     Events that wait count as unread, so they can cause an overflow. When a stream ends, its remaining events are sent
-    without waiting. The methods are called in the event loop; an exception ends the stream.
+    without waiting. The methods are called in the event loop; an exception, or a wait that is negative or not finite,
+    ends the stream with PLUGIN_FAILED.
     """
 
     def wait_s(self) -> float:

@@ -336,7 +336,18 @@ class PluginsSettings(SettingsModel):
 
     enabled: tuple[str, ...] = Field((), description="Plugins to load, in this order.")
     required: tuple[str, ...] = Field(
-        (), description="Enabled plugins without which the gateway must not start; `acl` always is."
+        (),
+        description="Enabled plugins without which the gateway must not start or go on. Plugins that decide about "
+        "access are always needed for the start.",
+    )
+    start_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="How long the start waits for each plugin; then the plugin has failed."
+    )
+    stop_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="How long the end waits for each plugin; then it is left behind."
+    )
+    slow_call_ms: int = Field(
+        100, ge=1, le=60_000, description="A call of a plugin that takes longer is counted as slow, and logged."
     )
 
     @model_validator(mode="after")

@@ -23,6 +23,8 @@ from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 from mxgw_core.events.stored_items import StoredItems
+from mxgw_core.plugins.calls import CallFailed, Owner
+from mxgw_core.plugins.tasks import plugin_task
 from mxgw_core.printable import printable
 
 _log = logging.getLogger(__name__)
@@ -192,6 +194,8 @@ def _failed(store: Store, error: Exception) -> None:
         _log.warning("the history store of %s %s", store.source, error)
     else:
         _log.warning("the history store of %s failed", store.source, exc_info=error)
+    if store.owner is not None and not isinstance(error, CallFailed):
+        store.owner.failed("History", error)
 
 
 def _checked_span(span: object) -> tuple[int, int]:
@@ -261,6 +265,7 @@ class Store:
         page_s: how long the store may take for a page.
         last_page_s: how long the store may take for a page once the reader's stream is about to end.
         left: the calls that did not end when they were cancelled. While there are any, the store must not be asked.
+        owner: the plugin; None in tests only.
     """
 
     history: History
@@ -268,6 +273,7 @@ class Store:
     page_s: float
     last_page_s: float
     left: set[asyncio.Task[object]] = field(default_factory=set)
+    owner: Owner | None = None
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         """See `History.span`.
@@ -329,7 +335,10 @@ class Store:
             await self._close(task)
 
     def _begun(self, call: Coroutine[object, object, _T]) -> asyncio.Task[_T]:
-        return asyncio.get_running_loop().create_task(call, name=f"history:{self.source}")
+        name = f"history:{self.source}"
+        if self.owner is not None:
+            return plugin_task(self.owner, "History", call, name=name)
+        return asyncio.get_running_loop().create_task(call, name=name)
 
     async def _close(self, task: asyncio.Task[_T]) -> None:
         """Cancel a call that has not ended, and wait up to `_CLOSE_S` for its end. Then leave the call running."""

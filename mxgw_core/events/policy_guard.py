@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -17,9 +16,7 @@ from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedP
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.printable import printable
-
-if sys.platform != "win32":
-    import resource
+from mxgw_core.thread_use import thread_waits
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class PolicyGuard:
         """Return `policy`, or the policy `disconnect` if `policy` lacks something that a policy must have."""
         try:
             problem = _problem_with(policy)
-        except Exception as error:
+        except BaseException as error:
             problem = f"raised {type(error).__name__} when looked at"
         if problem:
             self._failed(type(policy).__name__, source or type(policy).__module__, problem)
@@ -66,7 +63,7 @@ class PolicyGuard:
         try:
             with budget:
                 action: Action = subscriber.policy.on_overflow(lag)
-        except Exception:
+        except BaseException:
             self.failed(subscriber, "raised", exc_info=True)
             return Disconnect()
         if budget.overrun_s:
@@ -130,7 +127,7 @@ class Budget:
     def __enter__(self) -> Budget:
         self._collects = gc.isenabled()
         gc.disable()
-        self._began = (time.perf_counter(), time.thread_time(), _waits())
+        self._began = (time.perf_counter(), time.thread_time(), thread_waits())
         return self
 
     def __exit__(
@@ -140,7 +137,7 @@ class Budget:
             gc.enable()
         wall, cpu, waits = self._began
         wall_s = time.perf_counter() - wall
-        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or _waits() > waits):
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or thread_waits() > waits):
             self.overrun_s = wall_s
 
 
@@ -181,10 +178,3 @@ def answers(
                 return found
         if budget.overrun_s:
             raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {len(found)} answers")
-
-
-def _waits() -> int:
-    """Return how often this thread has slept or waited so far; always 0 where the system does not count this."""
-    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
-        return 0
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

@@ -79,7 +79,9 @@ class EventService:
                     source = f"plugin {answer.plugin} ({self._plugins.source_of(answer.plugin)})"
                     page_s = settings.history_page_timeout_s
                     last_page_s = min(page_s, settings.overflow_drain_s * _LAST_PAGE_SHARE)
-                    return Store(answer.value, source, page_s, last_page_s, distributor.broken_promises.left)
+                    return Store(
+                        *(answer.value, source, page_s, last_page_s, distributor.broken_promises.left), answer.owner
+                    )
             return None
 
         distributor.trim()

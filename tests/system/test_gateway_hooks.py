@@ -80,7 +80,6 @@ from mxgw_core.api.errors import (
     GatewayError,
     InvalidRequest,
     PluginError,
-    SettingsError,
     Unauthenticated,
 )
 from mxgw_core.plugins.loading import HOOKS
@@ -266,11 +265,32 @@ async def test_hook_mxgw_grpc_services_whose_own_wait_is_cancelled_answer_that_t
         assert refusal.code is grpc.StatusCode.INTERNAL
 
 
-async def test_hook_mxgw_grpc_services_must_not_clash(running: Run) -> None:
-    clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], Pinger())
-    with pytest.raises(SettingsError, match=r"mxgw\.v1\.GatewayService is brought twice"):
-        async with running(hook("mxgw_grpc_services", lambda self, gateway: [clashing])):
-            pass
+class OtherGateway(Pinger):
+    async def GetGatewayInfo(self, request: GetGatewayInfoRequest, call: Call) -> None:  # noqa: N802
+        raise AssertionError("the gateway's own service answers")
+
+
+async def test_hook_mxgw_grpc_services_that_clash_fail_their_plugin_alone(running: Run) -> None:
+    own = GrpcService(_own_service(), Pinger())
+    clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], OtherGateway())
+
+    def giving(service: GrpcService) -> object:
+        return hook("mxgw_grpc_services", lambda self, gateway: [service])
+
+    async with running(giving(own), giving(clashing), giving(own)) as (_, client):
+        info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
+        ping = client.channel.unary_unary(
+            "/mxgw.test.OwnService/Ping",
+            request_serializer=PingRequest.SerializeToString,
+            response_deserializer=PingResponse.FromString,
+        )
+
+        states = {plugin.name: (plugin.state, plugin.detail) for plugin in info.plugins}
+        failed = gateway_service_pb2.PLUGIN_STATE_FAILED
+        assert states["p0"][0] == gateway_service_pb2.PLUGIN_STATE_LOADED
+        assert states["p1"] == (failed, "it adds the gRPC service mxgw.v1.GatewayService, which the gateway has")
+        assert states["p2"] == (failed, "it adds the gRPC service mxgw.test.OwnService, which plugin 'p0' has")
+        assert (await ping(PingRequest())).payload.startswith(b"anonymous")
 
 
 async def test_hook_mxgw_grpc_services_that_raises_fails_its_plugin_alone(running: Run) -> None:
@@ -527,7 +547,7 @@ async def test_hook_mxgw_decided_learns_once_what_became_of_each_call_and_refuse
         refusals |= {"GetSession", "Invoke", "Ping"}
 
         assert (await refused(client.sessions.GetSession(GetSessionRequest(session_id=session_id)))).text == (
-            "the decision could not be recorded"
+            "the decision could not be recorded: plugin 'p0' failed"
         )
         assert (await refused(client.register(session_id))).reason == "ACCESS_DENIED"
         assert (await refused(client.gateway.Ping(PingRequest(), timeout=10))).text == "no"

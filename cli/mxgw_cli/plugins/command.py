@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from mxgw_cli.options import SettingsChoice, settings_options
+from mxgw_cli.options import GatewayTarget, SettingsChoice, gateway_options, settings_options
 from mxgw_core.command_line import Command, Group, json_option
 
 EXAMPLES = [
     ("mxgw plugins", "what is installed, and what the settings here enable"),
     ("mxgw plugins --json | jq '.plugins[] | select(.state==\"failed\")'", "what is broken"),
     ("mxgw plugins --set plugins.enabled=replay,acl", "try a set of plugins without editing a file"),
+    ("mxgw plugins --gateway plant:50051", "what the plugins of a running gateway do, too"),
     ("mxgw plugins new keep_alarms", "begin a plugin of your own"),
 ]
 NEW_EXAMPLES = [
@@ -31,19 +32,21 @@ KINDS = ("policy", "auth", "history", "service", "backend")
     subcommand_metavar="[COMMAND [ARGS]...]",
 )
 @settings_options
+@gateway_options
 @json_option()
 @click.pass_context
-def plugins(context: click.Context, settings: SettingsChoice, as_json: bool) -> None:
+def plugins(context: click.Context, settings: SettingsChoice, gateway: GatewayTarget, as_json: bool) -> None:
     """List the plugins that are installed, with what the settings make of each.
 
-    Enabled ones are loaded, so that a broken one shows its cause; the commands they add to `mxgw` are named. Exit
-    code 1 when an enabled plugin failed.
+    Enabled ones are loaded, so that a broken one shows its cause; the commands they add to `mxgw` are named. When a
+    gateway runs at --gateway, or else where the settings say, its plugins are shown too: one can have failed since it
+    started. Only administrators see why. Exit code 1 when an enabled plugin failed, here or there.
     """
     if context.invoked_subcommand is not None:
         return
     from mxgw_cli.plugins.run import show_plugins
 
-    show_plugins(settings, as_json=as_json)
+    show_plugins(settings, gateway, source=context.get_parameter_source("target"), as_json=as_json)
 
 
 @plugins.command(cls=Command, short_help="Write a new plugin to begin with.", examples=NEW_EXAMPLES)
