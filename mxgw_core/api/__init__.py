@@ -11,8 +11,10 @@ are defined and explained in these modules:
     access              who callers are, what they are allowed to do; operators; the audit log
     rate_limits         limits for failed attempts and for other rates
     globs               patterns in settings
+    items               the references of items
     events              overflow policies, limits of subscribers, filters, pace, history
     feeds               numbered streams that a plugin adds
+    following           reading all events of any session
     workers             worker processes and orphans
     observation         what the gateway is doing now
     internal_sessions   sessions that a plugin opens, without a client
@@ -71,10 +73,12 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
+from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems, Follower
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
+from mxgw_core.api.items import full_reference, named_items
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
 from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
@@ -149,6 +153,11 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Finding",
+    "Followed",
+    "FollowedBatch",
+    "FollowedGap",
+    "FollowedItems",
+    "Follower",
     "Gateway",
     "Globs",
     "GrpcService",
@@ -203,10 +212,12 @@ __all__ = [
     "correlation_id",
     "counter",
     "folded_name",
+    "full_reference",
     "gauge",
     "hookimpl",
     "in_slices",
     "left_behind",
+    "named_items",
     "own_session",
     "peer_address",
     "same_data_dir",

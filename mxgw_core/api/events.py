@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -311,11 +311,17 @@ class StreamPace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Consecutive older events: the encoded `mxgw.v1.EventBatch`, and its first and last sequence."""
+    """Consecutive older events: the encoded `mxgw.v1.EventBatch`, and its first and last sequence.
+
+    `items` are the records of the items of these events, as `Gateway.follow` gave them to the plugin. A caller whose
+    events are filtered (`EventFilter`) gets only events of items that are known: an event whose `item_serial` is
+    neither in `items` nor known to the session is a gap for this caller.
+    """
 
     first_sequence: int
     last_sequence: int
     events: bytes
+    items: Sequence[ItemRecord] = ()
 
 
 class History(Protocol):
