@@ -10,7 +10,8 @@ from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample
 from mxgw_core.plugins import PluginHost, PluginState
 from mxgw_core.plugins.answers import MOST_SAMPLES, WrongAnswer, check_of
-from mxgw_core.plugins.calls import CallFailed, Tally
+from mxgw_core.plugins.call_times import Tally
+from mxgw_core.plugins.calls import CallFailed
 from mxgw_core.printable import printable
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
-from mxgw_core.plugins.calls import LOADING, Answer, PluginCalls
+from mxgw_core.plugins.call_times import LOADING
+from mxgw_core.plugins.calls import Answer, PluginCalls
 from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
 from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
 from mxgw_core.plugins.section import apply_section
