@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import psutil
 import pytest
@@ -23,6 +24,23 @@ _GRPC_POLLER = "_poll_wrapper"
 # that tests start must not care how the tests were started.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare Python's garbage collector what lives as long as the run: all modules and all tests, a million objects.
+
+    The collector would go through them again and again, while they are made and during every test. It still goes
+    through all that tests make.
+    """
+    gc.disable()
+    try:
+        result = yield
+        gc.collect()
+        gc.freeze()
+        return result
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
