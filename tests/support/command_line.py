@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -10,16 +11,18 @@ from click.testing import CliRunner, Result
 from mxgw_cli.main import root
 
 
-def mxgw_in(folder: Path, *arguments: str) -> Result:
-    """Run `mxgw` in this process with `folder` as the working directory, and return what it printed and its exit code.
+def run_mxgw(*arguments: str, folder: Path | None = None, **environment: str) -> Result:
+    """Run `mxgw` in this process, in `folder` if given, and return its exit code and what it printed.
 
-    That a process of `mxgw` starts, and how it ends, is tested elsewhere (tests/cli/test_endings.py).
+    Run it in the main thread: commands that talk to a gateway handle signals. An exception that would print a traceback
+    is raised here. How a process of `mxgw` starts and ends is tested elsewhere (tests/cli/test_endings.py).
     """
-    with contextlib.chdir(folder):
+    theirs: dict[str, str | None] = {name: None for name in os.environ if name.startswith("MXGW")}
+    with contextlib.chdir(folder or Path.cwd()):
         return CliRunner().invoke(
             root,
             list(arguments),
             prog_name="mxgw",
-            env={"COLUMNS": "100", "NO_COLOR": "1"},
+            env={**theirs, "COLUMNS": "100", "NO_COLOR": "1", **environment},
             catch_exceptions=False,
         )

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 from support.clients import refused
-from support.command_line import mxgw_in
+from support.command_line import run_mxgw
 from support.keys import client_with, guarded_gateway
 from support.waiting import until
 
@@ -35,7 +35,7 @@ class Shell:
         (folder / "settings.toml").write_text('[plugins]\nenabled = ["acl"]\n[plugins.acl]\nenvironment = "test"\n')
 
     def run(self, *arguments: str, code: int = 0) -> Result:
-        done = mxgw_in(self.folder, *arguments)
+        done = run_mxgw(*arguments, folder=self.folder)
 
         assert done.exit_code == code, done.stdout + done.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority
-from support.command_line import mxgw_in
+from support.command_line import run_mxgw
 from support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "securing.md").read_text()
@@ -18,7 +18,7 @@ _ID = "7Fq2k9XbLw3R"
 
 
 def run(folder: Path, *arguments: str) -> str:
-    done = mxgw_in(folder, *arguments)
+    done = run_mxgw(*arguments, folder=folder)
 
     assert done.exit_code == 0, f"mxgw {' '.join(arguments)}: {done.stdout}{done.stderr}"
 
