@@ -180,6 +180,8 @@ class GatewayApp:
                 self._stuck_server = server
                 stopping.cancel()
         await registry.wait_closed()
+        # The contexts of plugins are still open, so that their tasks can read the rest.
+        await registry.following.drained(max(_LAST_WORDS_S, began + drain_s - time.monotonic()))
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
             "were drained",

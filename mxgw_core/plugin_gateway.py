@@ -12,9 +12,10 @@ from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, Sess
 from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError
 from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.following import Follower
 from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.rate_limits import Attempts
-from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, Position, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
@@ -181,6 +182,17 @@ class PluginGateway:
 
     def forget_operator(self, operator: Operator) -> None:
         self._plugins.ask("mxgw_operator_left", operator=operator)
+
+    def follow(
+        self, session_id: str, after: Position | None = None, *, name: str = "", batch_bytes: int = 64 * 1024
+    ) -> Follower:
+        if after is not None and not isinstance(after, Position):
+            raise TypeError(f"after must be a Position, with the epoch of the session, or None; it is {after!r}")
+        session = self._registry.get(session_id)
+        session.require_ready()
+        return session.distributor.follow(
+            self._registry.following, after, session_id=session_id, name=name, batch_bytes=max(1, batch_bytes)
+        )
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         session = self._registry.find(session_id)

@@ -11,8 +11,10 @@ are defined and explained in these modules:
     access              who callers are, what they are allowed to do; operators; the audit log
     rate_limits         limits for failed attempts and for other rates
     globs               patterns in settings
+    items               the references of items
     events              overflow policies, limits of subscribers, filters, pace, history
     feeds               numbered streams that a plugin adds
+    following           reading all events of any session
     workers             worker processes and orphans
     observation         what the gateway is doing now
     internal_sessions   sessions that a plugin opens, without a client
@@ -20,6 +22,7 @@ are defined and explained in these modules:
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
+    versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
 """
@@ -63,16 +66,19 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    SelectEvents,
     StandingFilter,
     StreamPace,
     SubscriberLimits,
     Tolerate,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
+from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems, Follower
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
+from mxgw_core.api.items import full_reference, named_items
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
 from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
@@ -93,6 +99,7 @@ from mxgw_core.api.types import (
     own_session,
     peer_address,
 )
+from mxgw_core.api.versions import API_VERSION
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -107,6 +114,7 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "API_VERSION",
     "INTERNAL",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
@@ -145,6 +153,11 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Finding",
+    "Followed",
+    "FollowedBatch",
+    "FollowedGap",
+    "FollowedItems",
+    "Follower",
     "Gateway",
     "Globs",
     "GrpcService",
@@ -178,6 +191,7 @@ __all__ = [
     "Resync",
     "Retention",
     "Select",
+    "SelectEvents",
     "SessionInfo",
     "SessionPredicate",
     "SessionState",
@@ -198,10 +212,12 @@ __all__ = [
     "correlation_id",
     "counter",
     "folded_name",
+    "full_reference",
     "gauge",
     "hookimpl",
     "in_slices",
     "left_behind",
+    "named_items",
     "own_session",
     "peer_address",
     "same_data_dir",

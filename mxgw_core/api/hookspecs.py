@@ -58,6 +58,7 @@ from mxgw_core.api.workers import (
 PROJECT = "mxgw"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+# The decorator for a method of a plugin that implements the hook of the same name.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 

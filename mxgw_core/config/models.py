@@ -259,6 +259,19 @@ class EventSettings(SettingsModel):
         description="How long a plugin's history store may take for one page of older events, and to say what it has "
         "(at most 5 s); then it counts as failed.",
     )
+    follow_bytes: int = Field(
+        32 * MIB,
+        ge=MIB,
+        le=LARGEST_BYTES,
+        description="Memory of one session's log that is held for plugins that follow the session, until they have "
+        "acknowledged it; beyond it the oldest events are released, and a plugin that has not read them gets a gap.",
+    )
+    follow_total_bytes: int = Field(
+        256 * MIB,
+        ge=MIB,
+        le=LARGEST_BYTES,
+        description="The same limit for all sessions together; the session that holds the most releases first.",
+    )
 
 
 class WorkerSettings(SettingsModel):

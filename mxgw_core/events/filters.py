@@ -21,8 +21,8 @@ from mxgw.worker.v1.worker_pb2 import EventRecords
 from mxgw_core.api.events import EventFilter, StandingFilter
 from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, fourth_field, record_bounds
-from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, chunk_of
 
 # How many answers of filters are remembered, one for each item and kind, and how many bytes of memory an answer uses.
@@ -60,13 +60,20 @@ class Filters(Protocol):
         """
 
 
+class KnownItems(Protocol):
+    """The items by which filters decide."""
+
+    def get(self, serial: int) -> ItemRecord | None:
+        """Return the item with this serial; None when it is unknown."""
+
+
 class ItemFilters:
     """The filters of a session's events, which decide by item; an event of an unknown item does not pass.
 
     Subscribers with equal filters share one object, so that the filters are asked only once for all these subscribers.
     """
 
-    def __init__(self, filters: Sequence[EventFilter], items: ItemBook) -> None:
+    def __init__(self, filters: Sequence[EventFilter], items: KnownItems) -> None:
         self.filters = tuple(filters)
         self._items = items
         standing = [f for f in self.filters if isinstance(f, StandingFilter)]

@@ -12,6 +12,7 @@ import pluggy
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins.former import CHANGES, instead_of
+from mxgw_core.plugins.required_api import why_not
 
 # The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
@@ -42,7 +43,8 @@ def plugin_object(entry: EntryPoint) -> object:
     """Import the object that the entry point names, and return it. When it is a class, return an instance of it.
 
     Raises:
-        LoadFailure: the import or the constructor raised an exception, or the object is a function or None.
+        LoadFailure: the import or the constructor raised an exception, or the object is a function or None, or it needs
+            another version of the plugin API.
     """
     try:
         found: Any = entry.load()
@@ -58,6 +60,7 @@ def plugin_object(entry: EntryPoint) -> object:
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise LoadFailure(f"importing {entry.value!r} raised {describe(error)}") from error
+    _check_api(found)
     if inspect.isclass(found):
         try:
             return found()
@@ -67,6 +70,16 @@ def plugin_object(entry: EntryPoint) -> object:
         raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
     instance: object = found
     return instance
+
+
+def _check_api(plugin: object) -> None:
+    """Refuse a plugin whose `requires_api` does not include the version of the plugin API that this release has."""
+    try:
+        requires = getattr(plugin, "requires_api", None)
+    except Exception as error:
+        raise LoadFailure(f"reading its requires_api raised {describe(error)}") from error
+    if requires is not None and (problem := why_not(requires)):
+        raise LoadFailure(problem)
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:

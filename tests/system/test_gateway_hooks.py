@@ -25,8 +25,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
 from support.clock import advance
-from support.events import batch
-from support.infos import session_info
+from support.events import batch, serial_of
 from support.peers import scripted_worker
 from support.plugins import InstallPlugin
 from support.waiting import until
@@ -85,7 +84,7 @@ from mxgw_core.api.errors import (
     Unauthenticated,
 )
 from mxgw_core.plugins.loading import HOOKS
-from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_core.testing import RunningGateway, running_gateway, session_info
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
@@ -1146,6 +1145,59 @@ async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for
 
         assert await resumed(20) == (False, list(range(21, 51)))
         assert await resumed(20) == (True, list(range(21, 51)))
+
+
+class OfItems(Part):
+    """Has the events 1 to 50, of a visible item, of an unknown one and of one that the caller must not see."""
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        visible, hidden = (ItemRecord(serial_of(1, handle), 1, handle, f"Item_{handle}") for handle in (1, 3))
+        for first, last, handle, items in (
+            (after + 1, 30, 1, [visible]),
+            (31, 35, 2, []),
+            (36, 45, 3, [hidden]),
+            (46, 50, 1, [visible]),
+        ):
+            if after < first <= last:
+                yield HistoryPage(first, last, batch(range(first, last + 1), item_handle=handle), items)
+
+
+async def test_hook_mxgw_history_serves_callers_with_a_filter_by_the_records_of_its_pages(running: Run) -> None:
+    class OnlyOne:
+        def keep(self, item: ItemRecord, kind: int) -> bool:
+            return item.item_definition == "Item_1"
+
+    plugins = [
+        hook("mxgw_history", lambda self, session: OfItems((1, 50))),
+        hook("mxgw_event_filter", lambda self, session, identity: OnlyOne()),
+    ]
+    async with running(*plugins) as (gateway, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        await stream.read()
+        await until(lambda: gateway.api.sessions()[0].oldest_sequence == 51)
+        stream.cancel()
+
+        async def resumed(after: int) -> tuple[bool, list[object]]:
+            await until(lambda: gateway.api.sessions()[0].subscribers == 0)
+            start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=after))
+            stream = client.stream(session.session_id, start)
+            recovered, told = (await stream.read()).opened.recovered, list[object]()
+            while not told or told[-1] != 50:
+                frame = await stream.read()
+                if frame.HasField("gap"):
+                    told.append((frame.gap.first_lost, frame.gap.last_lost))
+                told += [event.sequence for event in frame.events.events]
+            stream.cancel()
+            return recovered, told
+
+        # The store said that it has everything; that it cannot be judged is a gap for who comes back behind it.
+        refusal = await refused(resumed(20))
+
+        assert (refusal.reason, refusal.metadata["last_sequence"]) == ("HISTORY_UNAVAILABLE", "30")
+        assert await resumed(20) == (False, [*range(21, 31), (31, 35), *range(46, 51)])
+        assert await resumed(35) == (True, list(range(46, 51)))
 
 
 async def _evicted(client: Client, gateway: RunningGateway) -> ss.OpenSessionResponse:

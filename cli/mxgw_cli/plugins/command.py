@@ -16,9 +16,11 @@ EXAMPLES = [
     ("mxgw plugins new keep_alarms", "begin a plugin of your own"),
 ]
 NEW_EXAMPLES = [
-    ("mxgw plugins new keep_alarms", "writes mxgw-plugin-keep-alarms here"),
-    ("mxgw plugins new keep_alarms --directory ~/src", "writes it there"),
+    ("mxgw plugins new keep_alarms", "an overflow policy, in mxgw-plugin-keep-alarms here"),
+    ("mxgw plugins new door_man --kind auth --directory ~/src", "access control, in a directory there"),
+    ("mxgw plugins new modbus --kind backend", "a source of values, in mxgw-backend-modbus"),
 ]
+KINDS = ("policy", "auth", "history", "service", "backend")
 
 
 @click.group(
@@ -47,6 +49,13 @@ def plugins(context: click.Context, settings: SettingsChoice, as_json: bool) -> 
 @plugins.command(cls=Command, short_help="Write a new plugin to begin with.", examples=NEW_EXAMPLES)
 @click.argument("name")
 @click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="policy",
+    show_default=True,
+    help="What it does: see above.",
+)
+@click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
@@ -54,12 +63,19 @@ def plugins(context: click.Context, settings: SettingsChoice, as_json: bool) -> 
     help="Where its directory goes; the working directory when not given.",
 )
 @json_option()
-def new(name: str, directory: Path, as_json: bool) -> None:
-    """Write a distribution with a plugin that brings one overflow policy, its settings and its tests.
+def new(name: str, kind: str, directory: Path, as_json: bool) -> None:
+    """Write a distribution with a plugin to begin with: its code, its settings and its tests.
 
-    It installs with pip, passes its own tests, and works when it is enabled. NAME is what sites enable: small letters,
-    digits and underscores. Nothing is overwritten.
+    It installs with pip, passes its own tests, and works when it is enabled. NAME is what sites write in their
+    settings: small letters, digits and underscores. Nothing is overwritten.
+
+    \b
+    policy   what happens to a reader that falls behind
+    auth     who may come in with which token, and use which items
+    history  a store of events, for clients that come back late
+    service  a gRPC service of its own, beside those of mxgw
+    backend  what sessions talk to; it runs in the worker
     """
-    from mxgw_cli.plugins.scaffold import new_plugin
+    from mxgw_cli.plugins.scaffold import PluginKind, new_plugin
 
-    new_plugin(name, directory, as_json=as_json)
+    new_plugin(name, PluginKind(kind), directory, as_json=as_json)

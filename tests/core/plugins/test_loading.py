@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mxgw_core.api import API_VERSION
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
@@ -43,6 +44,17 @@ BROKEN: dict[str, tuple[str, str]] = {
     "wants arguments": ("class Plugin:\n    def __init__(self, x): pass", "constructing Plugin() raised TypeError"),
     "is a function": ("def Plugin(): pass", "must be a class, an object or a module"),
     "is nothing": ("Plugin = None", "must be a class, an object or a module"),
+    "needs an API that is to come": ("class Plugin:\n    requires_api = '>=1.7'\n    def __init__(self): 1 // 0",
+                                     f"it needs plugin API >=1.7, and this release of mxgw has {API_VERSION}: install "
+                                     "a newer release of mxgw, or an older release of the plugin"),
+    "needs an API that is gone": ("class Plugin:\n    requires_api = '<1'",
+                                  f"it needs plugin API <1, and this release of mxgw has {API_VERSION}: install a "
+                                  "newer release of the plugin, or an older release of mxgw"),
+    "needs what is no range": ("class Plugin: requires_api = '1.0'", "its requires_api '1.0' is no range of API "
+                               "versions: write for example requires_api = \">=1.0,<2\""),
+    "needs a number": ("class Plugin: requires_api = 1.0", "its requires_api is float 1.0; it must be a text"),
+    "does not say what it needs": ("class M(type):\n    @property\n    def requires_api(self): raise OSError('disk')\n"
+                                   "class Plugin(metaclass=M): pass", "reading its requires_api raised OSError: disk"),
     "implements nothing": ("class Plugin: pass", "it implements no hook"),
     "takes an unknown argument": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, sesion): pass",
                                   "are declared in the hookimpl but can not be found in the hookspec; CHANGELOG.md"),

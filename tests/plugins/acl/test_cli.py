@@ -200,6 +200,19 @@ def test_a_stored_time_beyond_any_calendar_does_not_hide_the_keys(tmp_path: Path
         assert (shown.exit_code, "after 1970" in shown.output) == (0, True)
 
 
+def test_the_list_shows_the_limits_of_each_key(tmp_path: Path) -> None:
+    keys_command(tmp_path, "create", "free")
+    keys_command(tmp_path, "create", "small", "--read", "Tank_*", "--max-sessions", "2", "--max-rate", "50")
+    keys_command(tmp_path, "create", "near", "--network", "10.0.0.0/8", "--max-subscribers", "1", "--max-buffer", "8")
+    lines = keys_command(tmp_path, "list").output.splitlines()
+
+    assert "LIMITS" in lines[0]
+    assert [
+        next((limits for limits in ("items, 2 sessions, 50/s", "networks, 1 stream, 8 MiB") if limits in line), "")
+        for line in lines[1:]
+    ] == ["", "items, 2 sessions, 50/s", "networks, 1 stream, 8 MiB"]
+
+
 def keys_command(folder: Path, *arguments: str) -> Result:
     group = keys_group(lambda: AclSettings(directory=folder / "acl"))
     return CliRunner().invoke(group, arguments, prog_name="mxgw keys", env={"COLUMNS": "100"})
