@@ -254,7 +254,7 @@ class PluginCalls(CallTimes):
         owner = implementation.owner
         if (failure := self.closed.get((owner.plugin, hook))) is not None:
             return Answer(owner.plugin, error=failure(), owner=owner)
-        own = [lent(arguments[name]) for name in implementation.arguments]
+        own = [lent(arguments[name], owner.plugin) for name in implementation.arguments]
         token = running.set(owner)
         span = self.begin(owner, hook)
         try:
