@@ -189,8 +189,9 @@ class OverflowPolicy(Protocol):
 
     The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
     longer, raises an exception, or returns something that is no `Action`, or an action with a value out of its range,
-    the policy `disconnect` replaces this policy for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
-    does not have the methods of this class is a failure of the hook `mxgw_overflow_policy`.
+    the policy `disconnect` replaces this policy for this subscriber. This is counted, and logged once with the name of
+    the policy's distribution. An object that does not have the methods of this class is a failure of the hook
+    `mxgw_overflow_policy`.
     """
 
     @property
