@@ -212,9 +212,9 @@ class PluginHost:
             raise LoadFailure(mistake)
         try:
             self._register(name, entry, access)
-        except LoadFailure:
+        except (LoadFailure, KeyboardInterrupt):
             raise
-        except Exception as error:  # for example a property of the plugin that raises
+        except BaseException as error:  # for example a property of the plugin that raises
             raise LoadFailure(f"registering it raised {describe(error)}") from error
         declared = None
         for implementation in self.calls.implementations("mxgw_settings"):
