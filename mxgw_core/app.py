@@ -238,6 +238,7 @@ class GatewayApp:
         # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
         for answer in reversed(answers):
             if answer.error is not None:
+                gateway.end_all_of(answer.plugin)
                 self._plugins.fail(answer.plugin, f"it could not give its context: {_words_of(answer.error)}")
                 continue
             try:

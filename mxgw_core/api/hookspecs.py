@@ -115,7 +115,9 @@ class Hooks:
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands that are added to the command `mxgw`.
 
-        When: each time the command line starts. There is no gateway in this process.
+        When: each time the command line starts. There is no gateway in this process. When a command raises an
+        exception, the user sees the plugin, the exception and its place, and the exit code is 1. A
+        `click.ClickException` is shown with its own text, and `sys.exit` ends the command with its code.
         """
 
     @hookspec
