@@ -59,7 +59,9 @@ def test_what_is_no_range_says_how_one_is_written(requires: str) -> None:
     assert len(problem) < 200
 
 
-@pytest.mark.parametrize("requires", [1.0, 1, (1, 0), [">=1.0"], b">=1.0", property()], ids=repr)
+@pytest.mark.parametrize(
+    "requires", [1.0, 1, (1, 0), [">=1.0"], b">=1.0", property()], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_text_says_what_it_is(requires: object) -> None:
     assert f"its requires_api is {type(requires).__name__} " in why_not(requires)
 

@@ -1,4 +1,4 @@
-"""`mxgw keys`, `mxgw operators` and `mxgw tls` as processes, and what they make on a running gateway."""
+"""`mxgw keys`, `mxgw operators` and `mxgw tls`, and what they make on a running gateway."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 from support.clients import refused
+from support.command_line import run_mxgw
 from support.keys import client_with, guarded_gateway
 from support.waiting import until
 
@@ -33,7 +34,15 @@ class Shell:
         self.folder = folder
         (folder / "settings.toml").write_text('[plugins]\nenabled = ["acl"]\n[plugins.acl]\nenvironment = "test"\n')
 
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, code: int = 0) -> Result:
+        done = run_mxgw(*arguments, folder=self.folder)
+
+        assert done.exit_code == code, done.stdout + done.stderr
+
+        return done
+
+    def process(self, *arguments: str) -> str:
+        """Run `mxgw` as a process of its own, and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "mxgw_cli", *arguments],
             cwd=self.folder,
@@ -43,9 +52,9 @@ class Shell:
             env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
         )
 
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
 
-        return done
+        return done.stdout
 
 
 @pytest.fixture
@@ -62,7 +71,8 @@ def test_a_key_lives_its_life_on_the_command_line(shell: Shell) -> None:
     assert key.environment == "test"
     assert "only time" in created.stderr
 
-    listed = json.loads(shell.run("keys", "list", "--json").stdout)
+    # As a process, which has nothing but the files.
+    listed = json.loads(shell.process("keys", "list", "--json"))
 
     assert [(row["id"], row["name"], row["state"], row["read"]) for row in listed] == [
         (key.key_id, "historian", "active", ["Tank_*"])
