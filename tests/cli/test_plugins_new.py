@@ -77,7 +77,7 @@ def test_nothing_of_the_template_is_left_in_it(written: tuple[PluginKind, Path])
 
 
 def test_what_it_writes_is_formatted_and_has_nothing_for_a_linter_to_say(tmp_path: Path) -> None:
-    # Short and long names, in front of and behind those of other classes, with the longest class and the longest module.
+    # Short and long names, sorted before and after those of other classes; the longest class, and the longest module.
     for name in ("ab", "z9", "keep_values", "a" + "n" * 39, "z" * 40, "a_" * 19 + "bc"):
         for kind in PluginKind:
             scaffold.write_plugin(PluginNames.of(name, kind), kind, tmp_path / name / kind.value)
