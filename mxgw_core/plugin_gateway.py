@@ -17,6 +17,7 @@ from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.following import Follower
 from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.rate_limits import Attempts
+from mxgw_core.api.ranges import check_whole_number
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, Position, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
@@ -240,12 +241,15 @@ class PluginGateway:
     ) -> Follower:
         if after is not None and not isinstance(after, Position):
             raise TypeError(f"after must be a Position, with the epoch of the session, or None; it is {after!r}")
+        if after is not None:
+            check_whole_number("the sequence of after", after.sequence)
+        check_whole_number("batch_bytes", batch_bytes, 1)
         self._require_plugin()
         session = self._registry.get(session_id)
         session.require_ready()
         full_name = "/".join(part for part in (self._plugin, name) if part)
         follower = session.distributor.follow(
-            self._registry.following, after, session_id=session_id, name=full_name, batch_bytes=max(1, batch_bytes)
+            self._registry.following, after, session_id=session_id, name=full_name, batch_bytes=batch_bytes
         )
         self._followers.add(follower)
         return follower
