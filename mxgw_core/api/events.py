@@ -146,9 +146,9 @@ class SelectEvents:
     `SelectEvents` again, is asked about again. A policy that counts must therefore remember up to which sequence it has
     counted, and answer True for older events: it has kept them before.
 
-    The same time is allowed as for `Select`: 1 ms, and
-    2 microseconds more for each call. Meanwhile the event loop waits, so `Select` is better where all events of an item
-    and kind get the same answer: there the calls are fewer by far.
+    The same time is allowed as for `Select`: 1 ms, and 2 microseconds more for each call. Meanwhile the event loop
+    waits, so `Select` is better where all events of an item and kind get the same answer: there the calls are fewer by
+    far.
     """
 
     keep: Callable[[ItemRecord, int, int], bool]
