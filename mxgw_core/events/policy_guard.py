@@ -6,6 +6,7 @@ When a policy fails, the gateway does what `disconnect`, core's own policy, woul
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import math
 import time
@@ -72,7 +73,7 @@ class PolicyGuard:
             self.failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
             return Disconnect()
         if not isinstance(action, Action):
-            self.failed(subscriber, f"answered {printable(repr(action), 80)}, which is no action")
+            self.failed(subscriber, f"answered {_shown(action)}, which is no action")
             return Disconnect()
         if problem := _problem_of(action):
             self.failed(subscriber, f"returned {problem}")
@@ -117,6 +118,13 @@ def _at_work(subscriber: Subscriber, what: str) -> AbstractContextManager[None]:
     """Return what counts and times a call of the policy, so that it is named while it does not return."""
     owner = subscriber.policy_owner
     return nullcontext() if owner is None else owner.at_work(what)
+
+
+def _shown(answer: object) -> str:
+    """Return a wrong answer as text. A coroutine is closed, because it will never be awaited."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+    return printable(repr(answer), 80)
 
 
 def _problem_of(action: Action) -> str:
@@ -199,7 +207,7 @@ def answers(
                 until += per_answer_s
                 answer = keep(*question)
                 if answer is not True and answer is not False:
-                    raise NoAnswer(f"returned {printable(repr(answer), 80)} from keep, which is neither True nor False")
+                    raise NoAnswer(f"returned {_shown(answer)} from keep, which is neither True nor False")
                 found.append(answer)
                 if time.perf_counter() > until:
                     budget.budget_s = until - began
