@@ -391,7 +391,7 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
 
     for enabled, why in {
         ("stranger", "broken"): "the disk is on fire",
-        ("not_installed",): "so its files would be missing",
+        ("not_installed",): "so their files would be missing",
         ("reserved",): "the gateway makes a file of this name itself",
     }.items():
         with pytest.raises(CliFailure, match=why):
