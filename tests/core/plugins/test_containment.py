@@ -54,6 +54,7 @@ from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
+from mxgw_core.plugins.answers import ANSWERS, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.plugins.objects import (
@@ -661,3 +662,15 @@ def test_filters_of_a_feed_belong_to_the_plugin_that_serves_it(world: World) -> 
     batch = EventBatch(events=[Event(sequence=1, item_serial=2, kind=1)]).SerializeToString()
     with pytest.raises(AccessDenied, match="plugin 'evil' failed"):
         filters.feed(chunk_of(1, 1, batch))
+
+
+def test_a_read_without_yield_is_named_by_the_kind_that_is_needed() -> None:
+    class WithoutYield:
+        async def span(self, epoch: bytes) -> None:
+            return None
+
+        async def read(self, epoch: bytes, after: int, until: int) -> list[Any]:
+            return []
+
+    with pytest.raises(WrongAnswer, match="whose method read is no async generator: it has no `yield`"):
+        ANSWERS["mxgw_history"](WithoutYield(), {})

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import pytest
 from support import lifetimes
 from support.distributing import NO_LIMITS
-from support.events import sequences_of
+from support.events import batch, sequences_of
 from support.lifetimes import Gateway, Process, World
 
+from mxgw_core.api.events import Retention
 from mxgw_core.api.types import Identity, Position
 from mxgw_core.events import log as log_module
+from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.following import Following
 from mxgw_core.events.pieces import Chunk, Gap
 from mxgw_core.events.policy_guard import DisconnectPolicy
@@ -172,3 +174,21 @@ def test_a_worker_that_was_started_with_a_larger_outbox_sends_it_all(world: OneS
     session, _ = world.restarted(readers=1, outbox_then=FEW)
 
     assert session.distributor.log.oldest == 1
+
+
+@pytest.mark.parametrize("is_refilled", [False, True])
+def test_the_memory_that_a_plugin_grants_a_session_limits_what_is_kept(
+    is_refilled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "SEGMENT_EVENTS", 1)
+    distributor = Distributor(unattached=Retention(FEW, 1 << 20, 0.0))
+    distributor.keep_for_return(Retention(OUTBOX, 1 << 20, 0.0))
+    distributor.bound(4_000)
+    distributor.refill_after(0)
+    for sequence in range(1, 51):
+        distributor.append(sequence, sequence, batch([sequence], text="x" * 1_000))
+        distributor.flush()
+        if is_refilled:
+            distributor.refilled()
+
+    assert 4_000 <= distributor.log.bytes <= 6_000
