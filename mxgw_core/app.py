@@ -40,7 +40,7 @@ from mxgw_core.rpc.feed_service import PluginFeed
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
-from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams, without_answer
 from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.server import OTHER_SERVICES, GrpcServer
 from mxgw_core.rpc.session_service import SessionService
@@ -84,6 +84,8 @@ class GatewayApp:
         # Set by `run` when calls are served, or when `run` ends.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
+        # The unary calls that are being served.
+        self._running_calls = OpenStreams()
         self._calls = CallCounts()
         self._gateway: PluginGateway | None = None
         self._server: GrpcServer | None = None
@@ -278,9 +280,11 @@ class GatewayApp:
             names = services.names
         if record.controls_access:
             names = None
-            # Which of the streams the plugin has decided about is not known.
+            # Which of the streams and calls the plugin has decided about is not known.
             for stream in self._streams.all():
                 self._streams.end(stream, failure())
+            for call in self._running_calls.all():
+                self._running_calls.end(call, without_answer(failure(), call.method))
         if self._server is not None:
             self._server.services_failed(names)
         # A gateway that serves goes on without a plugin that is required only because it decides about access.
@@ -312,6 +316,7 @@ class GatewayApp:
         mutual_tls = self._settings.tls.client_ca is not None
         return HandlerFactory(
             *(self._settings.limits, access, registry, self._streams),
+            calls=self._running_calls,
             counts=self._calls,
             mutual_tls=mutual_tls,
             plugin_services=tuple(self._of_plugins.values()),

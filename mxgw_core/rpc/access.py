@@ -177,6 +177,15 @@ class AccessControl:
             # This checks one entry of a list, and not a call. So the decision is neither recorded nor counted.
             self._authorized(request)
             return
+        if request.moment is Moment.ANSWER:
+            # The call was allowed, and this was recorded before it ran. Only a refusal is new.
+            try:
+                self._authorized(request)
+            except GatewayError as error:
+                self._counts.access[AccessOutcome.of(error)] += 1
+                self.decided(request, error)
+                raise
+            return
         try:
             try:
                 self._authorized(request)
