@@ -86,7 +86,7 @@ class GatewayApp:
         self._streams = OpenStreams()
         # The unary calls that are being served.
         self._running_calls = OpenStreams()
-        self._calls = CallCounts()
+        self._calls = CallCounts(settings.limits.concurrent_calls)
         self._gateway: PluginGateway | None = None
         self._server: GrpcServer | None = None
         self._contexts = PluginContexts(
@@ -146,7 +146,7 @@ class GatewayApp:
                     while not self._stopping.is_set():
                         await self._changed.wait()
                         self._changed.clear()
-                        await server.report_health()
+                        server.report_health()
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
             self._check_plugins()
@@ -190,7 +190,7 @@ class GatewayApp:
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
         registry.drain()
-        await server.refuse_new()
+        server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)

@@ -133,7 +133,7 @@ class HandlerFactory:
             try:
                 # Only the service's method holds a reference to the request, so that it can free the request while it
                 # waits.
-                with ExitStack() as held:
+                with self._counts.serving(), ExitStack() as held:
                     admitted = await admit(data, context, held)
                     call, session_id = admitted[1], getattr(admitted[0], "session_id", "")
                     method = run(*admitted)
@@ -167,7 +167,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             counts.running += 1
             try:
-                with ExitStack() as held:
+                with self._counts.serving(), ExitStack() as held:
                     request, call = await admit(data, context, held)
                     session_id: str = getattr(request, "session_id", "")
                     async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
@@ -239,10 +239,11 @@ class HandlerFactory:
     async def letting_in(self, path: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         """Admit a stream of a service that grpc itself provides, like any other call. This stream names no session."""
         try:
-            peer, identity = self._caller(path, context, "")
-            self._access.authorize(AccessRequest(path, identity, peer))
-            async with self._streams.serving(OpenStream(path, identity, peer, "")):
-                yield
+            with self._counts.serving():
+                peer, identity = self._caller(path, context, "")
+                self._access.authorize(AccessRequest(path, identity, peer))
+                async with self._streams.serving(OpenStream(path, identity, peer, "")):
+                    yield
         except GatewayError as error:
             await _abort(context, path, error)
 

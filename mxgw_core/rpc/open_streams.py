@@ -13,7 +13,6 @@ from mxgw_core.api.errors import GatewayDraining, GatewayError
 from mxgw_core.events.frames import draining_frame
 from mxgw_core.events.subscriber import Subscriber
 
-
 # The outcome of these calls matters to the caller also when it does not get the answer.
 _COMMANDS = frozenset({"/mxgw.v1.CommandService/Invoke"})
 
@@ -63,13 +62,14 @@ class OpenStreams:
             async with ending.cutoff:
                 self._open[stream] = ending
                 yield
-            if ending.error is not None:  # the block ended before its cancellation reached it
-                raise ending.error
         except Exception:
             # If the stream is being ended, the error given to `end` replaces any error that the block raised itself.
             if ending.error is None:
                 raise
             raise ending.error from None
+        else:
+            if ending.error is not None:  # the block ended before its cancellation reached it
+                raise ending.error
         finally:
             self._open.pop(stream, None)
 

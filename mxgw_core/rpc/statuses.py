@@ -30,6 +30,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.SessionLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.MemoryLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.RequestIdLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.CallLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SessionEnded: grpc.StatusCode.ABORTED,
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
