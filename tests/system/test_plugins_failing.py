@@ -182,7 +182,7 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
         info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
         (record,) = [record for record in gateway.plugins.records if record.name == "own"]
         shown = await ask_gateway(GatewayTarget(gateway.target, None, None, None, None, 20.0), must_answer=True)
-        table = plugins_table(gateway.plugins.records, {}, shown.plugins)
+        table = plugins_table(gateway.plugins.records, {}, shown.plugins, {})
 
         assert shown.plugins["own"].detail == record.detail
         assert [str(cell) for cell in table.columns[2].cells][:1] == ["failed"]
