@@ -305,7 +305,11 @@ class GatewayApp:
             (session_service_pb2, "SessionService", SessionService(settings, registry, access)),
             (command_service_pb2, "CommandService", CommandService(settings, registry, access)),
             (event_service_pb2, "EventService", events),
-            (gateway_service_pb2, "GatewayService", GatewayService(settings, registry, plugins, self.instance_id)),
+            (
+                gateway_service_pb2,
+                "GatewayService",
+                GatewayService(settings, registry, plugins, access, self.instance_id),
+            ),
         )
         return [
             GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)

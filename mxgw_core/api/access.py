@@ -203,7 +203,13 @@ class BrowseGuard(Protocol):
     """A command guard that also decides which nodes of the source a caller sees when it browses."""
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the caller is allowed to see this node."""
+        """Return whether the caller is allowed to see this node.
+
+        A node without a `reference` is a place, such as an area or an object, with a name and a description. What lies
+        below it is not known here, so answer True, or know the source. A hidden place hides nothing below it: each
+        node is asked about by itself. Below a hidden item, the caller gets the same empty answer as below a node that
+        does not exist.
+        """
 
 
 class ItemAccess(Protocol):

@@ -22,7 +22,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.command_service_pb2 import BrowseRequest, InvokeRequest
 from mxgw.v1.event_service_pb2 import StartPosition
-from mxgw.v1.gateway_service_pb2 import PingRequest
+from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest
 from mxgw_acl.item_rights import ItemRights
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
@@ -347,6 +347,8 @@ async def test_a_list_shows_a_key_its_own_sessions_and_refuses_nothing_in_the_lo
                 async with client_with(guarded.target, text) as client:
                     reply = await client.sessions.ListSessions(ss.ListSessionsRequest(), timeout=60)
                     lists.append([session.session_id for session in reply.sessions])
+                    info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
+                    assert info.open_sessions == len(reply.sessions)
 
         assert lists[0] == [mine]
         assert len(lists[1]) == 2
