@@ -240,12 +240,14 @@ class GatewayApp:
         # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
         for answer in reversed(answers):
             if answer.error is not None:
+                gateway.end_all_of(answer.plugin)
                 self._plugins.fail(answer.plugin, f"it could not give its context: {_words_of(answer.error)}")
                 continue
             try:
                 await self._contexts.enter(answer.owner, answer.value)
             except ContextFailed as error:  # a SettingsError stops the start, also when the plugin is not required
                 log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
+                gateway.end_all_of(answer.plugin)
                 self._plugins.fail(answer.plugin, str(error))
 
     async def _plugin_services(self, gateway: PluginGateway, core: Set[str]) -> Sequence[PluginServices]:
@@ -266,14 +268,14 @@ class GatewayApp:
                 self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
             await self._contexts.leave(answer.plugin)
-            gateway.end_feeds(answer.plugin)
+            gateway.end_all_of(answer.plugin)
             self._plugins.fail(answer.plugin, problem)
         return tuple(self._of_plugins.values())
 
     def _plugin_failed(self, plugin: str, detail: str) -> None:
         """Take down a plugin whose context has ended. Called when this happens, at the start or while serving."""
         record, failure = self._plugins.take_down(plugin, detail), partial(self._plugins.failure, plugin)
-        self.gateway.end_feeds(plugin)
+        self.gateway.end_all_of(plugin)
         names: Sequence[str] | None = ()
         if (services := self._of_plugins.get(plugin)) is not None:
             services.fail(failure)

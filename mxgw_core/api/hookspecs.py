@@ -100,8 +100,8 @@ class Hooks:
         entered, held and left in a task of its own. An exception on entering is a start-up failure of the plugin, and
         so is entering that takes longer than `plugins.start_timeout_s`. When the context ends while the gateway serves,
         for example because a task in its task group raises, the plugin has failed: its hooks are not called any more,
-        its services answer `PLUGIN_FAILED`, and its feeds end. A context that is not left within
-        `plugins.stop_timeout_s` is cancelled.
+        its services answer `PLUGIN_FAILED`, and its feeds, followers and internal sessions end. A context that is not
+        left within `plugins.stop_timeout_s` is cancelled.
         """
 
     @hookspec
@@ -115,7 +115,9 @@ class Hooks:
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands that are added to the command `mxgw`.
 
-        When: each time the command line starts. There is no gateway in this process.
+        When: each time the command line starts. There is no gateway in this process. When a command raises an
+        exception, the user sees the plugin, the exception and its place, and the exit code is 1. A
+        `click.ClickException` is shown with its own text, and `sys.exit` ends the command with its code.
         """
 
     @hookspec

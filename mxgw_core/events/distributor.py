@@ -32,6 +32,7 @@ from mxgw_core.events.pieces import PIECE_BYTES, Gap
 from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.calls import Owner
 
 # All events of a segment (see log.py) are forgotten together. So they must have come within at most this share of the
 # seconds for which events are retained.
@@ -333,9 +334,11 @@ class Distributor:
         client_name: str = "",
         peer: str = "",
         policy_source: str = "",
+        policy_owner: Owner | None = None,
         older_until: int | None = None,
     ) -> Subscriber:
-        """Decide where a new subscriber begins, and place its cursor. `policy_source` is the plugin of the policy.
+        """Decide where a new subscriber begins, and place its cursor. `policy_source` names the distribution of the
+        policy, and `policy_owner` is its plugin; without one, calls of the policy are not counted and timed.
 
         With `older_until`, the caller first sends older events from a history store, which has everything behind
         `start` up to this sequence. No gap is sent for these events. The resume is complete only if they reach up to
@@ -366,6 +369,7 @@ class Distributor:
             client_name=client_name,
             peer=peer,
             policy_source=policy_source,
+            policy_owner=policy_owner,
         )
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()

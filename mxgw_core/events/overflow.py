@@ -7,6 +7,7 @@ policies and carries out their actions. It has timers for the actions `Tolerate`
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from mxgw_core.api import events as actions
@@ -29,8 +30,6 @@ from mxgw_core.events.sources import (
 )
 from mxgw_core.events.subscriber import Subscriber
 
-# The longest time for which a policy is allowed to delay all readers of a session because of one reader.
-_LONGEST_BLOCK_S = 60.0
 # The shortest time after which a timer asks a policy again that has tolerated an overflow.
 _SHORTEST_RECHECK_S = 0.01
 # When a policy answers `Block` while its subscriber's snapshot is fetched, the worker's events are not stopped, because
@@ -230,9 +229,13 @@ class Overflow:
                     # The events that remain after conflating still exceed the limits.
                     self._disconnect(subscriber, lag)
             case actions.Select(keep):
-                self._select(subscriber, source, by_item(keep, self._items, self._guard), lag)
+                self._select(
+                    subscriber, source, by_item(keep, self._items, partial(self._guard.answers, subscriber)), lag
+                )
             case actions.SelectEvents(keep_event):
-                self._select(subscriber, source, by_event(keep_event, self._items, self._guard), lag)
+                self._select(
+                    subscriber, source, by_event(keep_event, self._items, partial(self._guard.answers, subscriber)), lag
+                )
             case actions.Resync():
                 subscriber.source = drop_oldest(source, 0, why)
                 if self._has_snapshots():
@@ -288,8 +291,6 @@ class Overflow:
             if not subscriber.is_over_limit():
                 self.unblock()
 
-        if not 0 <= action.timeout_s <= _LONGEST_BLOCK_S:
-            raise ValueError(f"a session must not wait {action.timeout_s} s for a subscriber")
         self._block_timer = self._call_later(action.timeout_s, expired)
         subscriber.on_taken = taken
         self._blocked_by, self._blocked_at = subscriber, self._clock()

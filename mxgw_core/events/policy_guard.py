@@ -10,11 +10,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
 from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedPolicy
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.answers import problem_of_action
 from mxgw_core.printable import printable
 from mxgw_core.thread_use import thread_waits
 
@@ -61,7 +63,7 @@ class PolicyGuard:
         """Return the action that the subscriber's policy chooses; `Disconnect` when the policy fails."""
         budget = Budget(POLICY_BUDGET_S)
         try:
-            with budget:
+            with _at_work(subscriber, "OverflowPolicy.on_overflow"), budget:
                 action: Action = subscriber.policy.on_overflow(lag)
         except BaseException:
             self.failed(subscriber, "raised", exc_info=True)
@@ -72,11 +74,26 @@ class PolicyGuard:
         if not isinstance(action, Action):
             self.failed(subscriber, f"answered {printable(repr(action), 80)}, which is no action")
             return Disconnect()
+        if problem := _problem_of(action):
+            self.failed(subscriber, f"returned {problem}")
+            return Disconnect()
         return action
 
-    def answers(self, keep: Callable[..., bool], questions: Iterable[Sequence[object]]) -> list[bool]:
-        """Return what `keep` of a policy's action answers to each question; see the function `answers`."""
-        return answers(keep, questions, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+    def answers(
+        self, subscriber: Subscriber, keep: Callable[..., bool], questions: Iterable[Sequence[object]]
+    ) -> list[bool]:
+        """Return what `keep` of an action of a subscriber's policy answers to each question; see `answers` below.
+
+        Raises:
+            NoAnswer: also when `keep` raised SystemExit or the like, which would end the gateway.
+        """
+        try:
+            with _at_work(subscriber, "Select.keep"):
+                return answers(keep, questions, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise NoAnswer(f"raised {type(error).__name__} from keep") from error
 
     def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
         """Count and log that the policy of a subscriber failed."""
@@ -94,6 +111,19 @@ class PolicyGuard:
                 what,
                 exc_info=exc_info,
             )
+
+
+def _at_work(subscriber: Subscriber, what: str) -> AbstractContextManager[None]:
+    """Return what counts and times a call of the policy, so that it is named while it does not return."""
+    owner = subscriber.policy_owner
+    return nullcontext() if owner is None else owner.at_work(what)
+
+
+def _problem_of(action: Action) -> str:
+    try:
+        return problem_of_action(action)
+    except Exception as error:  # for example a property of a class that the plugin has derived from an action
+        return f"an action that raised {type(error).__name__} when looked at"
 
 
 def _problem_with(policy: object) -> str:
@@ -146,7 +176,7 @@ class OverBudget(Exception):
 
 
 class NoAnswer(Exception):
-    """Code of a plugin returned neither True nor False; the text says what it returned."""
+    """Code of a plugin returned neither True nor False; the text says what it did."""
 
 
 def answers(

@@ -25,6 +25,7 @@ from mxgw_core.events.pieces import Chunk, Gap, Piece
 from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted, Source, Unread, ended, first_source
 from mxgw_core.events.start import StartPlace
+from mxgw_core.plugins.calls import Owner
 
 # A subscriber with filters gets a Progress frame when its filters have dropped this many events in a row.
 PROGRESS_EVENTS = 1000
@@ -94,6 +95,7 @@ class Subscriber:
         client_name: str = "",
         peer: str = "",
         policy_source: str = "",
+        policy_owner: Owner | None = None,
         is_internal: bool = False,
     ) -> None:
         self.id = subscriber_id
@@ -103,6 +105,7 @@ class Subscriber:
         self.policy = policy
         self.policy_name = policy.name
         self.policy_source = policy_source
+        self.policy_owner = policy_owner
         self.is_internal = is_internal
         self.log = log
         self.attached_at = log.clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -105,6 +105,15 @@ class PluginHost:
         """
         return self.calls.failures
 
+    @property
+    def modules(self) -> Mapping[str, Set[str]]:
+        """The modules in which the hooks of the loaded plugins are defined. Key: a plugin. Value: names of modules."""
+        found: dict[str, set[str]] = {}
+        for hook in HOOKS:
+            for implementation in self.calls.implementations(hook):
+                found.setdefault(implementation.plugin, set()).add(implementation.function.__module__)
+        return found
+
     def source_of(self, plugin: str) -> str:
         """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
         record = self._records[plugin]
@@ -203,9 +212,9 @@ class PluginHost:
             raise LoadFailure(mistake)
         try:
             self._register(name, entry, access)
-        except LoadFailure:
+        except (LoadFailure, KeyboardInterrupt):
             raise
-        except Exception as error:  # for example a property of the plugin that raises
+        except BaseException as error:  # for example a property of the plugin that raises
             raise LoadFailure(f"registering it raised {describe(error)}") from error
         declared = None
         for implementation in self.calls.implementations("mxgw_settings"):

@@ -64,6 +64,8 @@ class SessionRequest:
     # Whether the gateway itself opens the session. Such a session has no lease, does not count for the limits of
     # clients, and is never adopted by the next gateway.
     is_internal: bool = False
+    # The plugin for which the gateway opens it; "" when no plugin has asked for it.
+    plugin: str = ""
     key: bytes = field(default=b"", repr=False)
     digest: bytes = field(default=b"", repr=False)
 

@@ -40,6 +40,7 @@ REFUSALS = [
     (Code.ALREADY_EXISTS, "SUBSCRIBER_EXISTS", errors.SubscriberExists),
     (Code.DATA_LOSS, "POSITION_LOST", errors.PositionLost),
     (Code.FAILED_PRECONDITION, "FEATURE_NOT_ENABLED", errors.FeatureNotEnabled),
+    (Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", errors.DependencyUnavailable),
     (Code.UNAVAILABLE, "GATEWAY_DRAINING", errors.GatewayDraining),
     (Code.UNAVAILABLE, "HISTORY_UNAVAILABLE", errors.HistoryUnavailable),
     (Code.INTERNAL, "INTERNAL", errors.InternalError),

@@ -44,6 +44,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "EVENT_SUBSCRIBER_LIMIT_REACHED": errors.SubscriberLimitReached,
     "POSITION_LOST": errors.PositionLost,
     "FEATURE_NOT_ENABLED": errors.FeatureNotEnabled,
+    "DEPENDENCY_UNAVAILABLE": errors.DependencyUnavailable,
     "INTERNAL": errors.InternalError,
     "SUBSCRIBER_OVERFLOW": errors.SubscriberOverflow,
     "GATEWAY_DRAINING": errors.GatewayDraining,

@@ -105,7 +105,7 @@ class Recording:
         if place is None or place.epoch != session.epoch:
             place = Position(session.epoch, 0)
         # The hold begins here, and not when the task runs: no event is missed in between.
-        follower = self._gateway.follow(session.session_id, place, name="sqlite_history")
+        follower = self._gateway.follow(session.session_id, place)
         self._tasks.create_task(self._record(follower), name=f"sqlite_history:{session.session_id}")
 
     async def _record(self, follower: Follower) -> None:

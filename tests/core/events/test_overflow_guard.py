@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,25 @@ from support.accounts import Account
 from support.distributing import Told
 from support.events import taken, told
 from support.overflowing import RecordingPump
+from support.plugins import owner_of
 
-from mxgw_core.api.events import Action, Disconnect, DropOldest, Lag, QueueLimits
+from mxgw_core.api.events import (
+    Action,
+    Block,
+    Disconnect,
+    DropNewest,
+    DropOldest,
+    Lag,
+    QueueLimits,
+    Select,
+    SelectEvents,
+    Tolerate,
+)
 from mxgw_core.events.counts import POLICY_ERRORS
 from mxgw_core.events.sources import Gathering
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.watching import CallWatch
 
 THREE = QueueLimits(3, 0, 0.0)
 SOURCE = "acme-policies 1.2"
@@ -84,6 +98,80 @@ def test_a_policy_that_cannot_be_relied_on_becomes_disconnect_for_its_subscriber
     assert "acme" in record.getMessage()
     assert SOURCE in record.getMessage()
     assert says in record.getMessage()
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        (DropOldest(-1), "returned a DropOldest whose keep_events is -1; it must be 0 or more, and finite"),
+        (DropOldest(2.5), "returned a DropOldest whose keep_events is a float"),
+        (DropOldest(True), "returned a DropOldest whose keep_events is a bool"),
+        (DropNewest(-5), "returned a DropNewest whose resume_below_events is -5; it must be 0 or more, and finite"),
+        (Tolerate(NAN), "returned a Tolerate whose recheck_s is nan; it must be 0 or more, and finite"),
+        (Tolerate(float("inf")), "returned a Tolerate whose recheck_s is inf; it must be 0 or more, and finite"),
+        (Tolerate(-0.5), "returned a Tolerate whose recheck_s is -0.5; it must be 0 or more, and finite"),
+        (Tolerate(False), "returned a Tolerate whose recheck_s is a bool"),
+        (Block(NAN, then=Disconnect()), "returned a Block whose timeout_s is nan; it must be from 0 to 60"),
+        (Block(61.0, then=Disconnect()), "returned a Block whose timeout_s is 61.0; it must be from 0 to 60"),
+        (Block(1.0, then=Tolerate(1.0)), "returned a Block whose then is a Tolerate"),
+        (Block(1.0, then=DropOldest(-1)), "returned a Block whose then is a DropOldest whose keep_events is -1"),
+        (Select("all"), "returned an action whose keep is a str"),
+        (SelectEvents(None), "returned an action whose keep is None"),
+    ],
+    ids=repr,
+)
+def test_an_action_with_a_wrong_value_is_the_policy_s_failure_and_says_what_is_wrong(
+    action: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pump = RecordingPump()
+    subscriber = attach(pump, Told(action, name="acme"))
+    with caplog.at_level(logging.WARNING):
+        pump.happen(1, 2, 3, 4)
+
+    assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"overflow policy acme of {SOURCE} {says}")
+
+
+def exits(*_: object) -> bool:
+    raise SystemExit(3)
+
+
+def test_a_keep_that_exits_is_the_policy_s_failure(caplog: pytest.LogCaptureFixture) -> None:
+    pump = RecordingPump()
+    subscriber = attach(pump, Told(Select(exits), name="acme"))
+    pump.happen(1, 2, 3, 4)
+
+    assert subscriber.end_error is not None
+    assert f"overflow policy acme of {SOURCE} raised SystemExit from keep" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["on_overflow", "keep"])
+def test_a_policy_that_hangs_is_named_while_it_hangs(part: str) -> None:
+    owner = owner_of("mxgw_overflow_policy", "acme")
+    owner.calls.slow_call_s = 0.001
+    named = threading.Event()
+    texts: list[str] = []
+
+    def end(text: str) -> None:
+        texts.append(text)
+        named.set()
+
+    def hang(*_: object) -> bool:
+        return named.wait(60)
+
+    pump = RecordingPump()
+    policy: Any = Told(Select(hang), name="acme") if part == "keep" else Doing(hang)
+    pump.distributor.attach("s", Start.NOW, limits=THREE, policy=policy, policy_source=SOURCE, policy_owner=owner)
+    with CallWatch(owner.calls, 0.01, end):
+        pump.happen(1, 2, 3, 4)
+
+    what = "Select.keep" if part == "keep" else "OverflowPolicy.on_overflow"
+    assert f"plugin acme (unknown distribution): {what} (mxgw_overflow_policy) has not returned" in texts[0]
 
 
 def test_the_same_failure_again_is_counted_and_not_said_again(caplog: pytest.LogCaptureFixture) -> None:

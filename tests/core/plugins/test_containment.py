@@ -7,6 +7,7 @@ of the hook says. `MEANINGS` has it for each hook; a new hook without an entry f
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import threading
@@ -69,6 +70,7 @@ from mxgw_core.plugins.watching import HANGS, CallWatch
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.stream_requests import _policy_of
 from mxgw_core.sessions.limits import buffer_limit, subscriber_limits
+from mxgw_core.testing import until
 from mxgw_core.workers.orphans import decide, orphans_of
 from mxgw_core.workers.steps import WorkerSteps
 
@@ -612,9 +614,44 @@ async def test_a_task_that_a_plugin_makes_does_not_end_the_event_loop(
     await asyncio.wait(made)
     made.clear()  # nobody fetches the exception
     await asyncio.sleep(0)
+    gc.collect()
 
     assert world.host.failures == ({} if way == "cancels" else {("evil", "mxgw_gateway_context"): 1})
     assert way == "cancels" or "plugin evil (dist-evil 1.0): a task (" in caplog.text
+    assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_fails_and_is_kept_is_reported_once_unless_somebody_fetches_its_exception(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    contain_tasks(loop, fetch_s=0.0)
+    made: list[asyncio.Task[None]] = []
+
+    async def kept() -> None:
+        raise OSError("kept")
+
+    async def fetched() -> None:
+        raise OSError("fetched")
+
+    async def context() -> None:
+        made.append(loop.create_task(kept()))
+        await asyncio.wait(made)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fetched())
+        awaited = loop.create_task(fetched())
+        with pytest.raises(OSError, match="fetched"):
+            await awaited
+
+    await plugin_task(world.owner("mxgw_gateway_context"), "its context", context(), name="context")
+    await until(lambda: bool(world.host.failures))
+    made.clear()
+    gc.collect()
+
+    assert world.host.failures == {("evil", "mxgw_gateway_context"): 1}
+    assert ".kept) (mxgw_gateway_context) raised OSError: kept" in caplog.text
     assert "never retrieved" not in caplog.text
 
 
