@@ -27,6 +27,6 @@ def check_whole_number(name: str, value: int, least: int = 0) -> None:
         ValueError: it is less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} is {value}; it must be {least} or more")

@@ -18,7 +18,7 @@ from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedP
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins.answers import problem_of_action
-from mxgw_core.printable import printable
+from mxgw_core.printable import printable, scalar_or_type
 from mxgw_core.thread_use import thread_waits
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _shown(answer: object) -> str:
     """Return a wrong answer as text. A coroutine is closed, because it will never be awaited."""
     if inspect.iscoroutine(answer):
         answer.close()
-    return printable(repr(answer), 80)
+    return scalar_or_type(answer, 80)
 
 
 def _problem_of(action: Action) -> str:

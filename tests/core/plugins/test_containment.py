@@ -21,6 +21,7 @@ import pytest
 from support.distributing import Told
 from support.events import taken, told
 from support.overflowing import RecordingPump
+from support.seams import failed_to_say
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import Event, EventBatch, GapReason
@@ -55,7 +56,7 @@ from mxgw_core.checking import plugin_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.events.counts import POLICY_ERRORS
 from mxgw_core.events.filters import FeedFilters, ItemFilters
-from mxgw_core.events.history import BrokenPromises, Older, Store, reach_of
+from mxgw_core.events.history import BrokenPromises, Older, Store
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Gap, chunk_of
 from mxgw_core.events.start import Start
@@ -63,6 +64,7 @@ from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
+from mxgw_core.plugins.answers import ANSWERS, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.plugins.objects import (
@@ -762,7 +764,9 @@ async def test_a_callback_that_a_plugin_leaves_in_the_event_loop_is_named(world:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "coroutine"])
 @pytest.mark.parametrize("failing", ["span", "read"])
-async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World, way: str, failing: str) -> None:
+async def test_a_history_store_that_fails_has_nothing_and_is_named_once(
+    world: World, caplog: pytest.LogCaptureFixture, way: str, failing: str
+) -> None:
     class Broken:
         async def span(self, epoch: bytes) -> Any:
             return WAYS[way][0]() if failing == "span" else (1, 5)
@@ -772,11 +776,26 @@ async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World,
 
     store = Store(Broken(), "evil", 5.0, 5.0, owner=world.owner("mxgw_history"))
     if failing == "span":
-        assert await reach_of(store, b"", 1) is None
+        with caplog.at_level(logging.WARNING):
+            assert await failed_to_say(store)
     else:
         gap = Gap(2, 5, GapReason.GAP_REASON_RING_EVICTED, "")
         pieces = Older(store, 5, BrokenPromises()).in_place_of(gap, b"", is_whole=False)
 
-        # Everything that was to be read is missing.
-        assert [(piece.first, piece.last, type(piece)) async for piece in pieces] == [(2, 5, Gap)]
+        with caplog.at_level(logging.WARNING):
+            # Everything that was to be read is missing.
+            assert [(piece.first, piece.last, type(piece)) async for piece in pieces] == [(2, 5, Gap)]
+    assert len(caplog.records) == 1
     assert world.host.failures == {("evil", "mxgw_history"): 1}
+
+
+def test_a_read_without_yield_is_named_by_the_kind_that_is_needed() -> None:
+    class WithoutYield:
+        async def span(self, epoch: bytes) -> None:
+            return None
+
+        async def read(self, epoch: bytes, after: int, until: int) -> list[Any]:
+            return []
+
+    with pytest.raises(WrongAnswer, match="whose method read is no async generator: it has no `yield`"):
+        ANSWERS["mxgw_history"](WithoutYield(), {})
