@@ -165,6 +165,10 @@ class Owner:
         """Record that `what`, a part of the plugin, raised an exception."""
         self.calls.failed(self, what, error)
 
+    def count_failure(self) -> None:
+        """Count a failure of the plugin that the caller logs."""
+        self.calls.count_failure(self)
+
 
 class PluginCalls(CallTimes):
     """Calls plugins, and counts what they do. All methods but `prepare` can be called in any thread.
@@ -272,11 +276,16 @@ class PluginCalls(CallTimes):
             running.reset(token)
         return Answer(owner.plugin, value, owner=owner)
 
-    def failed(self, owner: Owner, what: str, error: BaseException) -> None:
-        """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""
+    def count_failure(self, owner: Owner) -> int:
+        """Count a failure of a plugin, and return how many there are of this hook."""
         with self._counting:
             key = owner.plugin, owner.hook
             count = self._failures[key] = self._failures.get(key, 0) + 1
+            return count
+
+    def failed(self, owner: Owner, what: str, error: BaseException) -> None:
+        """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""
+        count = self.count_failure(owner)
         text = f"{self.in_words(owner, what)} {words_of(error, with_text=owner.hook not in _CREDENTIAL_HOOKS)}"
         if count == 1:
             log.warning("%s; later ones are only counted", text)

@@ -15,7 +15,7 @@ from mxgw_core.api.feeds import FeedFilter, FeedRequest
 from mxgw_core.api.types import Position, SessionInfo
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.pieces import Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
