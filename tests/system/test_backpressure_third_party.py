@@ -154,7 +154,7 @@ class Plugin:
 AT_OVERFLOW = {
     "raises": ("def on_overflow(self, lag): raise RuntimeError('boom')\nPolicy.on_overflow = on_overflow", "raised"),
     "takes long": (
-        "def on_overflow(self, lag): return Disconnect() if sum(range(2_000_000)) else None\nPolicy.on_overflow = on_overflow",
+        "def on_overflow(self, lag): return sum(range(2_000_000)) and Disconnect()\nPolicy.on_overflow = on_overflow",
         "ms of the event loop",
     ),
     "wrong signature": ("def on_overflow(self): return Disconnect()\nPolicy.on_overflow = on_overflow", "raised"),
