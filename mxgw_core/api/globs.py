@@ -5,7 +5,7 @@ A comparison takes a limited time, whatever name a client sends. A regular expre
 tries many ways to match a name. Here the pattern is processed one character after the other, and each character once.
 One large number stores how far the name can be matched by the characters so far: bit n is set when they match exactly
 the first n characters of the name. Each character of the pattern changes this number with a few operations. Only the
-part from the first to the last `*` or `?` needs this method, at most `LONGEST_MIDDLE` characters.
+part from the first to the last `*` or `?` needs this method, at most `LONGEST_MIDDLE` characters, which are 128.
 Source: R. Baeza-Yates, G. Gonnet, A new approach to text searching, CACM 35 (1992), with text and pattern exchanged.
 """
 
