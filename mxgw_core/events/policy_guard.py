@@ -19,10 +19,10 @@ from mxgw_core.api.events import Action, Lag
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.policies import CheckedPolicy
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.plugins.answers import problem_of_action
+from mxgw_core.plugins.answers import WrongAnswer, problem_of_action
 from mxgw_core.plugins.calls import Owner
 from mxgw_core.plugins.loading import describe
-from mxgw_core.printable import printable
+from mxgw_core.printable import printable, scalar_or_type
 from mxgw_core.thread_use import exact_thread_use
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class PolicyGuard:
     def _failed(self, name: str, source: str, owner: Owner | None, what: str, *, exc_info: bool = False) -> None:
         self._counts.count(POLICY_ERRORS, source)
         if owner is not None:
-            owner.count_failure()
+            owner.failed(f"overflow policy {printable(name, 64)}", WrongAnswer(what), is_logged=True)
         if (name, source) not in self._logged:
             self._logged.add((name, source))
             log.warning(
@@ -174,7 +174,7 @@ def _plain(answer: object) -> Action:
     if kind not in _ACTIONS:  # perhaps it is of a class that the plugin has derived from an action
         found = next((base for base in kind.__mro__ if base in _ACTIONS), None)
         if found is None:
-            raise NoAnswer(f"answered {printable(repr(answer), 80)}, which is no action")
+            raise NoAnswer(f"answered {scalar_or_type(answer, 80)}, which is no action")
         answer = found(**{field.name: getattr(answer, field.name) for field in fields(found)})
     action: Action = answer  # type: ignore[assignment]  # mypy does not see what `kind` says
     if problem := problem_of_action(action):
@@ -258,7 +258,7 @@ def answers(
                 until += per_answer_s
                 answer = keep(*question)
                 if answer is not True and answer is not False:
-                    raise NoAnswer(f"returned {printable(repr(answer), 80)} from keep, which is neither True nor False")
+                    raise NoAnswer(f"returned {scalar_or_type(answer, 80)} from keep, which is neither True nor False")
                 found.append(answer)
                 if time.perf_counter() > until:
                     budget.budget_s = until - began

@@ -161,13 +161,9 @@ class Owner:
             self.calls.end(span)
             running.reset(token)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Record that `what`, a part of the plugin, raised an exception."""
-        self.calls.failed(self, what, error)
-
-    def count_failure(self) -> None:
-        """Count a failure of the plugin that the caller logs."""
-        self.calls.count_failure(self)
+    def failed(self, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Record that `what`, a part of the plugin, raised an exception. With `is_logged`, only count it."""
+        self.calls.failed(self, what, error, is_logged=is_logged)
 
 
 class PluginCalls(CallTimes):
@@ -276,16 +272,13 @@ class PluginCalls(CallTimes):
             running.reset(token)
         return Answer(owner.plugin, value, owner=owner)
 
-    def count_failure(self, owner: Owner) -> int:
-        """Count a failure of a plugin, and return how many there are of this hook."""
+    def failed(self, owner: Owner, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Count a failure of a plugin. If it is the first of this hook, log it as a warning, unless it `is_logged`."""
         with self._counting:
             key = owner.plugin, owner.hook
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            return count
-
-    def failed(self, owner: Owner, what: str, error: BaseException) -> None:
-        """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""
-        count = self.count_failure(owner)
+        if is_logged:
+            return
         text = f"{self.in_words(owner, what)} {words_of(error, with_text=owner.hook not in _CREDENTIAL_HOOKS)}"
         if count == 1:
             log.warning("%s; later ones are only counted", text)
