@@ -191,7 +191,7 @@ class OverflowPolicy(Protocol):
     longer, raises an exception, or returns something that is no `Action`, or an action with a value out of its range,
     the policy `disconnect` replaces this policy for this subscriber. This is counted, and logged once with the name of
     the policy's distribution. An object that does not have the methods of this class is a failure of the hook
-    `mxgw_overflow_policy`.
+    `mxgw_overflow_policy`. `name`, and `interval_s` of a `PacedPolicy`, are read only once, as the stream opens.
     """
 
     @property
