@@ -17,3 +17,16 @@ def check_range(name: str, value: float, least: float = 0, most: float = math.in
     if not least <= value <= most or not math.isfinite(value):
         limit = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
         raise ValueError(f"{name} is {value}; it must be {limit}")
+
+
+def check_whole_number(name: str, value: int, least: int = 0) -> None:
+    """Make sure that a number is whole, and at least `least`.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} is {value}; it must be {least} or more")

@@ -22,7 +22,7 @@ import pluggy
 from mxgw_core.api.errors import GatewayError, PluginFailed
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.plugins.answers import ANSWERS, Check, WrongAnswer
-from mxgw_core.plugins.arguments import lent
+from mxgw_core.plugins.arguments import copied
 from mxgw_core.plugins.call_times import CallTimes, Tally
 from mxgw_core.plugins.discovery import PluginRecord
 from mxgw_core.plugins.loading import HOOKS, describe
@@ -254,7 +254,7 @@ class PluginCalls(CallTimes):
         owner = implementation.owner
         if (failure := self.closed.get((owner.plugin, hook))) is not None:
             return Answer(owner.plugin, error=failure(), owner=owner)
-        own = [lent(arguments[name], owner.plugin) for name in implementation.arguments]
+        own = [copied(arguments[name], owner.plugin) for name in implementation.arguments]
         token = running.set(owner)
         span = self.begin(owner, hook)
         try:

@@ -18,11 +18,11 @@ from mxgw_core.api.access import BrowseGuard, CommandGuard, ItemAccess, SessionP
 from mxgw_core.api.errors import AccessDenied, GatewayError, PluginFailed
 from mxgw_core.api.events import EventFilter, StandingFilter, StreamPace
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedSnapshot
+from mxgw_core.api.items import input_count
 from mxgw_core.api.types import ItemRecord, SessionInfo
 from mxgw_core.plugins.answers import WrongAnswer, check_of, has_members, method_check
 from mxgw_core.plugins.arguments import own_copy
 from mxgw_core.plugins.calls import CallFailed, Owner
-from mxgw_core.rpc.bulk import input_count
 
 _T = TypeVar("_T")
 
