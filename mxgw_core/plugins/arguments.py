@@ -76,6 +76,8 @@ def _lent_request(request: AccessRequest) -> AccessRequest:
     lent_request = object.__new__(_LentRequest)
     known = vars(request)
     vars(lent_request).update(known, identity=lent(request.identity), _original=known.get("request"))
+    if request.items is not None:
+        vars(lent_request)["items"] = tuple(request.items)
     for computed in ("request", "session"):
         vars(lent_request).pop(computed, None)
     return lent_request
