@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -40,6 +38,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.SessionLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.MemoryLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.RequestIdLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.CallLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SessionEnded: grpc.StatusCode.ABORTED,
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -61,10 +60,11 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
 
 def status_code(error: e.GatewayError) -> grpc.StatusCode:
     """Return the gRPC code of an error's class, or of its nearest base class (plugins may derive their own)."""
-    for kind in type(error).__mro__:
-        if kind in _CODES:
-            return _CODES[kind]
-    return grpc.StatusCode.INTERNAL
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), grpc.StatusCode.INTERNAL)
+    if code is grpc.StatusCode.UNAVAILABLE and error.metadata.get("outcome") == "unknown":
+        # Proxies and clients repeat a call that ends with UNAVAILABLE, and a command could then take effect twice.
+        return grpc.StatusCode.UNKNOWN
+    return code
 
 
 def status_message(error: e.GatewayError) -> str:
@@ -77,7 +77,8 @@ def status_message(error: e.GatewayError) -> str:
 
 def _sent_bytes(text: str) -> int:
     # gRPC sends the text itself, in which each byte beyond ASCII takes three; and the details, which are base64.
-    return len(quote(text)) + 4 * len(text.encode()) // 3
+    size, plain = len(text.encode()), sum(map(str.isascii, text))
+    return plain + 3 * (size - plain) + 4 * size // 3
 
 
 def _sent_metadata(error: e.GatewayError) -> dict[str, str]:
