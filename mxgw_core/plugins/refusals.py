@@ -29,9 +29,18 @@ _CHECKS = {
 }
 
 
+# What every class has, and what runs only when the plugin makes the error.
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("__module__", "__qualname__", "__doc__", "__annotations__", "__weakref__", "__dict__", "__init__"),
+        *("__firstlineno__", "__static_attributes__"),  # since Python 3.13
+    }
+)
+
+
 def plain_refusal(error: GatewayError) -> GatewayError:
-    """Return the error that a plugin raised on purpose; a copy, if its class is one of the plugin's own. So no code of
-    the plugin runs when the error is sent.
+    """Return the error that a plugin raised on purpose; a copy, if its class has code of the plugin that would run when
+    the error is sent.
 
     The error may have any length and any characters: whoever sends it bounds them (`mxgw_core.rpc.statuses`).
 
@@ -39,7 +48,7 @@ def plain_refusal(error: GatewayError) -> GatewayError:
         WrongAnswer: it cannot be sent: its text, or something in its metadata, is not a text that can be encoded; or
             `retry_after_s` is no time.
     """
-    kind = next(base for base in type(error).__mro__ if base.__module__ == errors.__name__)
+    kind: type[GatewayError] = next(base for base in type(error).__mro__ if base.__module__ == errors.__name__)
     values = {}
     for name, check in _CHECKS.items():
         try:
@@ -50,18 +59,28 @@ def plain_refusal(error: GatewayError) -> GatewayError:
     retry_after_s = values["retry_after_s"]
     if retry_after_s is not None and (problem := range_problem(retry_after_s)):
         raise WrongAnswer(f"raised {_name_of(kind, error)} whose retry_after_s is {problem}")
-    if kind is type(error):
+    if _is_harmless(type(error), kind):
         # The attributes can have been set to values of classes of the plugin's own.
         vars(error).update({name: value for name, value in values.items() if value is not getattr(error, name)})
         return error
     plain: GatewayError = kind.__new__(kind)
-    GatewayError.__init__(
-        plain, values["message"], metadata=values["metadata"], retry_after_s=values["retry_after_s"]
-    )
+    GatewayError.__init__(plain, values["message"], metadata=values["metadata"], retry_after_s=values["retry_after_s"])
     plain.reason = values["reason"]
     if isinstance(plain, SessionEnded):
         plain.close_reason = values["metadata"].get("close_reason", "")
     return plain.with_traceback(error.__traceback__)
+
+
+def _is_harmless(derived: type, kind: type) -> bool:
+    """Return whether a class that is derived from a class of the API overrides nothing that the gateway uses."""
+    if type(derived) is not type:
+        return False
+    for base in derived.__mro__[: derived.__mro__.index(kind)]:
+        for name, value in vars(base).items():
+            is_special = name.startswith("__") and name not in _WITHOUT_EFFECT
+            if is_special or ((name in _CHECKS or hasattr(kind, name)) and type(value) is not str and name[:2] != "__"):
+                return False
+    return True
 
 
 def _name_of(kind: type, error: GatewayError) -> str:

@@ -86,11 +86,11 @@ def _sent_metadata(error: e.GatewayError) -> dict[str, str]:
     sent: dict[str, str] = {}
     room = _METADATA_BYTES
     for key, value in error.metadata.items():
-        shown = printable(value, _VALUE_CHARACTERS)
-        room -= len(key.encode()) + len(shown.encode())
+        name, shown = printable(key, _REASON_CHARACTERS), printable(value, _VALUE_CHARACTERS)
+        room -= len(name.encode()) + len(shown.encode())
         if room < 0:
             break
-        sent[key] = shown
+        sent[name] = shown
     return sent
 
 
