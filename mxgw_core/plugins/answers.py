@@ -11,6 +11,7 @@ contains it. This is one subject, and takes more than 400 lines.
 
 from __future__ import annotations
 
+import abc
 import collections.abc
 import dataclasses
 import inspect
@@ -18,7 +19,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -145,7 +146,11 @@ def _kind_of(annotation: Any) -> _Kind:
         return _Kind(_is(found), _fields(found))
     if isinstance(found, type) and issubclass(found, Message):
         return _Kind(lambda value: type(value) is found, _as_it_is)
-    return _Kind(_is(found), _as_it_is)
+    if isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields"):
+        return _Kind(_is(found), _fields(found))
+    # Some classes, such as the descriptors of protobuf, say by themselves what their instances are.
+    says_itself = "__instancecheck__" in vars(type(found)) and type(found) is not abc.ABCMeta
+    return _Kind((lambda value: isinstance(value, found)) if says_itself else _is(found), _as_it_is)
 
 
 # The next functions return plain values. They use methods of the plain classes, because derived classes can have
@@ -208,7 +213,7 @@ def _items(kind: _Kind, most: int | None = None) -> Callable[[Any], Any]:
         if most is None and len(value) > MOST_ITEMS:
             raise _Wrong(f"{_a(value)} with {len(value)} items, more than {MOST_ITEMS}")
         found = []
-        for index, item in enumerate(islice(value, most or MOST_ITEMS + 1)):  # the length may be wrong
+        for index, item in enumerate(islice(_items_of(value), most or MOST_ITEMS + 1)):  # the length may be wrong
             try:
                 found.append(kind.checked(item))
             except _Wrong as wrong:
@@ -232,9 +237,9 @@ def _tuple(arguments: Sequence[Any]) -> _Kind:
     kinds = [_kind_of(one) for one in arguments]
 
     def plain(value: tuple[Any, ...]) -> tuple[Any, ...]:
-        items = tuple(islice(value, len(kinds) + 1))
+        items = tuple.__getitem__(value, slice(None))
         if len(items) != len(kinds):
-            raise _Wrong(f"a tuple of {len(value)}")
+            raise _Wrong(f"a tuple of {len(items)}")
         found = []
         for index, (kind, item) in enumerate(zip(kinds, items, strict=True)):
             try:
@@ -246,10 +251,19 @@ def _tuple(arguments: Sequence[Any]) -> _Kind:
     return _Kind(_is(tuple), plain)
 
 
+def _items_of(value: Any) -> Iterator[Any]:
+    base = next((base for base in (list, tuple) if issubclass(type(value), base)), None)
+    return base.__iter__(value) if base is not None else iter(value)
+
+
+def _entries_of(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    return dict.items(mapping) if issubclass(type(mapping), dict) else mapping.items()  # type: ignore[arg-type]
+
+
 def _entries(keys: _Kind, values: _Kind) -> Callable[[Any], Any]:
     def plain(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
         found = {}
-        for count, (key, value) in enumerate(mapping.items()):
+        for count, (key, value) in enumerate(_entries_of(mapping)):
             if count == MOST_ITEMS:
                 raise _Wrong(f"{_a(mapping)} with more than {MOST_ITEMS} entries")
             try:
@@ -265,7 +279,7 @@ def _entries(keys: _Kind, values: _Kind) -> Callable[[Any], Any]:
     return plain
 
 
-def _fields(found: type) -> Callable[[Any], Any]:
+def _fields(found: Any) -> Callable[[Any], Any]:
     # Looked up at the first use, because dataclasses can refer to each other.
     kinds: list[tuple[str, _Kind]] = []
     value_problem = _VALUES.get(found)
@@ -273,12 +287,14 @@ def _fields(found: type) -> Callable[[Any], Any]:
     def plain(value: Any) -> Any:
         if not kinds:
             hints = typing.get_type_hints(found)
-            for field in dataclasses.fields(found):
-                kind = _kind_of(hints[field.name])
-                if (found, field.name) == (Metric, "samples"):
+            # A type of the API is a dataclass, or a tuple with names.
+            is_tuple = issubclass(found, tuple)
+            for name in found._fields if is_tuple else [field.name for field in dataclasses.fields(found)]:
+                kind = _kind_of(hints[name])
+                if (found, name) == (Metric, "samples"):
                     item = _kind_of(typing.get_args(hints["samples"])[0])
                     kind = _Kind(_is_sequence, _items(item, MOST_SAMPLES + 1))
-                kinds.append((field.name, kind))
+                kinds.append((name, kind))
         values, is_same = {}, type(value) is found
         for name, kind in kinds:
             field = getattr(value, name)

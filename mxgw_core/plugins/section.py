@@ -65,7 +65,7 @@ def apply_section(
     assert declared is not None
     if declared.name != name:
         raise LoadFailure(f"mxgw_settings names the section {declared.name!r}; it must be the plugin's name, {name!r}")
-    if not (isinstance(declared.model, type) and issubclass(declared.model, BaseModel)):
+    if not issubclass(declared.model, BaseModel):
         raise LoadFailure("the model of mxgw_settings is no pydantic model")
     settings = _validated(name, declared, table, place)
     if left := [

@@ -14,14 +14,18 @@ from urllib.parse import quote
 
 import pytest
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2
 
+from mxgw.v1.commands_pb2 import ItemReference, MxCommand, SubscribeBulkCommand
 from mxgw_core.api import (
     ANONYMOUS,
     AccessRequest,
     Allow,
     AuthenticationRequest,
     Deny,
+    GrpcService,
     Identity,
+    ItemRecord,
     Metric,
     MetricKind,
     MetricSample,
@@ -37,10 +41,10 @@ from mxgw_core.events.filters import ItemFilters
 from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
-from mxgw_core.plugins.answers import WrongAnswer
+from mxgw_core.plugins.answers import WrongAnswer, check_of
 from mxgw_core.plugins.arguments import lent
 from mxgw_core.plugins.calls import CallFailed
-from mxgw_core.plugins.objects import plugin_feed
+from mxgw_core.plugins.objects import plugin_feed, plugin_guard
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.statuses import status_details, status_message
 from mxgw_core.testing import item_record, queue_limits, session_info
@@ -154,6 +158,52 @@ def test_the_gateway_uses_plain_values_only(armed: type[Armed]) -> None:
     assert (type(retention.value.seconds), type(grace.value)) == (float, float)
     assert type(decision.value) is Deny
     assert not host.failures
+
+
+def test_the_record_of_an_item_that_a_store_gives_is_checked_too() -> None:
+    class MyRecord(ItemRecord):
+        __slots__ = ()
+
+        @property
+        def serial(self) -> int:
+            return next(serials)
+
+    serials = iter([7])
+    check = check_of(Sequence[ItemRecord], "records")
+
+    [record] = check([MyRecord(1, 1, 1, Text("Tank"))])
+
+    assert (type(record), record) == (ItemRecord, ItemRecord(7, 1, 1, "Tank"))
+    with pytest.raises(WrongAnswer, match="whose serial is a str"):
+        check([ItemRecord("1", 1, 1, "Tank")])  # type: ignore[arg-type]
+
+
+def test_a_guard_that_denies_with_a_dictionary_of_its_own_class_denies() -> None:
+    class Empty(dict[int, str]):
+        def items(self) -> Any:
+            return []
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(())
+
+        __len__ = lambda self: 0  # noqa: E731
+
+    command = MxCommand(subscribe_bulk=SubscribeBulkCommand(items=[ItemReference(item_definition="Tank")]))
+    guard: Any = SimpleNamespace(denied=lambda command, items: Empty({0: "not\x00yours" + "!" * 5000}))
+    denied = plugin_guard(guard, host_with(mxgw_metrics=lambda: []).calls.owner("mine", "mxgw_command_guard")).denied(
+        command, [None]
+    )
+
+    assert denied[0].startswith("not\N{REPLACEMENT CHARACTER}yours")
+    assert len(denied[0]) == 300
+
+
+def test_descriptors_of_protobuf_are_answers() -> None:
+    descriptor: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
+    service = GrpcService(descriptor, SimpleNamespace())
+
+    with pytest.raises(WrongAnswer, match="lacks the method Check"):  # so the descriptor was read
+        check_of(GrpcService, "GrpcService")(service)
 
 
 @pytest.mark.parametrize(
