@@ -7,6 +7,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mxgw_core.api.texts import check_texts
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -121,6 +123,9 @@ class Identity:
     `kind` is "anonymous", "key" or "operator", or another word that the authenticating plugin chooses. `claims` are
     data that only this plugin understands. `roles` are roles of an operator that the caller has without a login (see
     `as_operator`).
+
+    Raises:
+        TypeError: `roles` is a single text.
     """
 
     id: str
@@ -128,6 +133,9 @@ class Identity:
     display_name: str = ""
     claims: object = field(default=None, repr=False, compare=False)
     roles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_texts("Identity.roles", self.roles)
 
 
 # The owner of sessions that the gateway opens for itself.
