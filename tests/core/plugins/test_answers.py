@@ -190,7 +190,7 @@ def test_a_guard_that_denies_with_a_dictionary_of_its_own_class_denies() -> None
 
     command = MxCommand(subscribe_bulk=SubscribeBulkCommand(items=[ItemReference(item_definition="Tank")]))
     guard: Any = SimpleNamespace(denied=lambda command, items: Empty({0: "not\x00yours" + "!" * 5000}))
-    denied = plugin_guard(guard, host_with(mxgw_metrics=lambda: []).calls.owner("mine", "mxgw_command_guard")).denied(
+    denied = plugin_guard(guard, host_with(mxgw_metrics=list).calls.owner("mine", "mxgw_command_guard")).denied(
         command, [None]
     )
 
