@@ -215,9 +215,7 @@ class PluginGateway:
         try:
             attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
             try:
-                operator = _operator(
-                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-                )
+                operator = await self._operator("mxgw_authenticate_operator", credentials=credentials)
             except DependencyUnavailable:
                 attempt.succeeded()  # no password was checked, so this does not count as a failed attempt
                 raise
@@ -232,7 +230,17 @@ class PluginGateway:
             self._calls.logins[outcome] += 1
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
-        return _operator(await asyncio.to_thread(self._plugins.ask, "mxgw_renew_operator", operator=operator))
+        return await self._operator("mxgw_renew_operator", operator=operator)
+
+    async def _operator(self, hook: str, **arguments: object) -> Operator | None:
+        """Ask the plugins in a thread who an operator is.
+
+        Raises:
+            GatewayError: raised by a plugin on purpose; also when a plugin with this hook has failed meanwhile.
+        """
+        answers = await asyncio.to_thread(self._plugins.ask, hook, **arguments)
+        self._plugins.check(hook)
+        return _operator(answers)
 
     def forget_operator(self, operator: Operator) -> None:
         self._plugins.ask("mxgw_operator_left", operator=operator)
@@ -285,6 +293,6 @@ def _operator(answers: Sequence[Answer]) -> Operator | None:
             raise answer.error
         if answer.error is not None:
             return None
-        if isinstance(answer.value, Operator):
-            return answer.value
+        operator: Operator = answer.value
+        return operator
     return None

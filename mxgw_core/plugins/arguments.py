@@ -76,6 +76,8 @@ def _copied_request(request: AccessRequest) -> AccessRequest:
     own = object.__new__(_CopiedRequest)
     known = vars(request)
     vars(own).update(known, identity=copied(request.identity), _original=known.get("request"))
+    if request.items is not None:
+        vars(own)["items"] = tuple(request.items)
     for computed in ("request", "session"):
         vars(own).pop(computed, None)
     return own
