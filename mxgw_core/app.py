@@ -28,7 +28,7 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.answers import WrongAnswer
 from mxgw_core.plugins.contexts import ContextFailed, PluginContexts
 from mxgw_core.plugins.host import sentence_of
-from mxgw_core.plugins.loading import describe
+from mxgw_core.plugins.loading import describe, text_of
 from mxgw_core.plugins.services import plugin_service
 from mxgw_core.plugins.tasks import contain_tasks
 from mxgw_core.plugins.watching import CallWatch
@@ -253,15 +253,14 @@ class GatewayApp:
         # When two plugins add the same service, the one that the settings enable first has it.
         taken = dict.fromkeys((*core, *OTHER_SERVICES), "the gateway")
         for answer in reversed(self._plugins.ask("mxgw_grpc_services", gateway=gateway)):
+            if self._plugins.has_failed(answer.plugin):  # its context has ended meanwhile
+                continue
             if answer.error is not None:
                 problem = f"it could not give its gRPC services: {_words_of(answer.error)}"
             else:
-                names = [service.descriptor.full_name for service in answer.value]
-                problem = next(
-                    (f"it adds the gRPC service {name}, which {taken[name]} has" for name in names if name in taken), ""
-                )
+                problem = _problem_of_services(answer.value, taken)
             if not problem:
-                taken.update(dict.fromkeys(names, f"plugin {answer.plugin!r}"))
+                taken |= {service.descriptor.full_name: f"plugin {answer.plugin!r}" for service in answer.value}
                 services = [plugin_service(service, answer.owner) for service in answer.value]
                 self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
@@ -271,7 +270,12 @@ class GatewayApp:
         return tuple(self._of_plugins.values())
 
     def _plugin_failed(self, plugin: str, detail: str) -> None:
-        """Take down a plugin whose context has ended. Called when this happens, at the start or while serving."""
+        """Take down a plugin whose context has failed. Called when this happens, at the start or while serving, and
+        again when the cause becomes known.
+        """
+        if self._plugins.has_failed(plugin):
+            self._plugins.explain(plugin, detail)
+            return
         record, failure = self._plugins.take_down(plugin, detail), partial(self._plugins.failure, plugin)
         self.gateway.end_all_of(plugin)
         names: Sequence[str] | None = ()
@@ -320,5 +324,15 @@ class GatewayApp:
         )
 
 
+def _problem_of_services(services: Sequence[GrpcService], taken: Mapping[str, str]) -> str:
+    names = [service.descriptor.full_name for service in services]
+    for name in names:
+        if name in taken:
+            return f"it adds the gRPC service {name}, which {taken[name]} has"
+        if names.count(name) > 1:
+            return f"it adds the gRPC service {name} twice"
+    return ""
+
+
 def _words_of(error: BaseException) -> str:
-    return str(error) if isinstance(error, WrongAnswer) else describe(error)
+    return text_of(error) if issubclass(type(error), WrongAnswer) else describe(error)

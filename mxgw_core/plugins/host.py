@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from mxgw_core.plugins import discovery
 from mxgw_core.plugins.call_times import LOADING
 from mxgw_core.plugins.calls import Answer, PluginCalls
 from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
-from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register, text_of
 from mxgw_core.plugins.section import apply_section
 from mxgw_core.plugins.watching import CallWatch
 
@@ -72,8 +72,9 @@ class PluginHost:
                 with host._loading(name, settings):
                     host._load_one(name, entries, installed, access, settings, origins or {})
             except SettingsError as error:
-                settings_problems.append(str(error))
-                host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
+                text = text_of(error) or "a SettingsError without a text"
+                settings_problems.append(text)
+                host._refuse(name, f"its settings are wrong: {text.splitlines()[0]}")
             except LoadFailure as error:
                 log.debug("plugin %s failed to load", name, exc_info=error)
                 host._refuse(name, str(error))
@@ -163,6 +164,14 @@ class PluginHost:
         self._prepare()
         return record
 
+    def has_failed(self, plugin: str) -> bool:
+        """Return whether a plugin has failed, at the start or while the gateway serves."""
+        return self._records[plugin].state is PluginState.FAILED
+
+    def explain(self, plugin: str, detail: str) -> None:
+        """Replace the reason why a plugin has failed by one that became known later."""
+        self._records[plugin] = replace(self._records[plugin], detail=detail)
+
     def failure(self, plugin: str) -> PluginFailed:
         """Return a new error for a call that needs a plugin that has failed."""
         text = f"the plugin {plugin!r} of the gateway has failed; it works again after a restart of the gateway"
@@ -176,13 +185,15 @@ class PluginHost:
         Raises:
             PluginFailed: such a plugin has failed.
         """
-        for (_, closed), failure in self.calls.closed.items():
-            if closed == hook:
-                raise failure()
+        if (failure := self._closed(hook)) is not None:
+            raise failure()
 
     def is_open(self, hook: str) -> bool:
         """Return whether no plugin has failed that decides by this access hook."""
-        return not any(closed == hook for _, closed in self.calls.closed)
+        return self._closed(hook) is None
+
+    def _closed(self, hook: str) -> Callable[[], PluginFailed] | None:
+        return next((failure for (_, closed), failure in self.calls.closed.items() if closed == hook), None)
 
     @contextmanager
     def _loading(self, name: str, settings: Settings) -> Iterator[None]:
@@ -226,7 +237,12 @@ class PluginHost:
                 except BaseException as error:
                     raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
-        apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+        try:
+            apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+        except (SettingsError, LoadFailure, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # for example a property of the section that raises
+            raise LoadFailure(f"its mxgw_settings gave something that raised {describe(error)}") from error
 
     def _register(self, name: str, entry: EntryPoint, access: AccessDeclarations) -> None:
         found = imported(entry)

@@ -191,7 +191,7 @@ def _recorded(context: dict[str, Any]) -> bool:
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return False
-    if isinstance(error, CallFailed):
+    if issubclass(type(error), CallFailed):
         return True  # recorded already
     coroutine = getattr(context.get("task") or context.get("future"), "get_coro", lambda: None)()
     if isinstance(coroutine, ContainedCoroutine):
