@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -62,6 +62,8 @@ class GatewayApp:
 
     Args:
         origins: where each setting was set (`LoadedSettings.origins`), for display.
+        end: ends the process, if it is the gateway's own, when the start or the end waits for a call of a plugin that
+            does not return (`CallWatch`).
 
     Attributes:
         addresses: the addresses on which the gateway listens, with the real port in place of port 0; empty before it
@@ -70,8 +72,16 @@ class GatewayApp:
         gateway: the gateway as plugins see it; it does not exist before `run` has begun.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        *,
+        origins: Mapping[str, str] | None = None,
+        end: Callable[[str], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._end = end
         self._plugins = plugins
         self._origins = origins or {}
         self.instance_id = secrets.token_hex(8)
@@ -107,7 +117,8 @@ class GatewayApp:
         contain_tasks(asyncio.get_running_loop())
         try:
             async with AsyncExitStack() as stack:
-                watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
+                limits = self._settings.plugins
+                watch = stack.enter_context(CallWatch(self._plugins.calls, limits.start_timeout_s, self._end))
                 if problems := settings_problems(self._settings, self._plugins):
                     raise SettingsError("\n".join(problems))
                 access = AccessControl(self._plugins, self._calls)
@@ -116,6 +127,8 @@ class GatewayApp:
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 gateway = self._gateway = self._plugin_gateway(data, registry, access)
                 stack.push_async_callback(self._contexts.leave_all)
+                # This is called first, after all sessions have ended or were left to the next gateway.
+                stack.callback(watch.leaving, limits.stop_timeout_s)
                 await self._enter_plugins(gateway)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = self._services(registry, access, events)

@@ -162,6 +162,7 @@ def test_the_working_directory_is_where_it_goes(tmp_path: Path, monkeypatch: pyt
         ("ä", ""),
         ("a" * 41, "a" * 40),
         ("keep_values\n", "keep_values"),
+        *((key, "") for key in PluginsSettings.model_fields),
     ],
 )
 def test_a_name_that_is_none_is_refused_with_one_that_is(name: str, hint: str, tmp_path: Path) -> None:
