@@ -40,7 +40,7 @@ from mxgw_core.rpc.feed_service import PluginFeed
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
-from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams, without_answer
 from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.server import OTHER_SERVICES, GrpcServer
 from mxgw_core.rpc.session_service import SessionService
@@ -94,7 +94,9 @@ class GatewayApp:
         # Set by `run` when calls are served, or when `run` ends.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
-        self._calls = CallCounts()
+        # The unary calls that are being served.
+        self._running_calls = OpenStreams()
+        self._calls = CallCounts(settings.limits.concurrent_calls)
         self._gateway: PluginGateway | None = None
         self._server: GrpcServer | None = None
         self._contexts = PluginContexts(
@@ -157,7 +159,7 @@ class GatewayApp:
                     while not self._stopping.is_set():
                         await self._changed.wait()
                         self._changed.clear()
-                        await server.report_health()
+                        server.report_health()
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
             self._check_plugins()
@@ -201,7 +203,7 @@ class GatewayApp:
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
         registry.drain()
-        await server.refuse_new()
+        server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
@@ -297,9 +299,11 @@ class GatewayApp:
             names = services.names
         if record.controls_access:
             names = None
-            # Which of the streams the plugin has decided about is not known.
+            # Which of the streams and calls the plugin has decided about is not known.
             for stream in self._streams.all():
                 self._streams.end(stream, failure())
+            for call in self._running_calls.all():
+                self._running_calls.end(call, without_answer(failure(), call.method))
         if self._server is not None:
             self._server.services_failed(names)
         # A gateway that serves goes on without a plugin that is required only because it decides about access.
@@ -320,7 +324,11 @@ class GatewayApp:
             (session_service_pb2, "SessionService", SessionService(settings, registry, access)),
             (command_service_pb2, "CommandService", CommandService(settings, registry, access)),
             (event_service_pb2, "EventService", events),
-            (gateway_service_pb2, "GatewayService", GatewayService(settings, registry, plugins, self.instance_id)),
+            (
+                gateway_service_pb2,
+                "GatewayService",
+                GatewayService(settings, registry, plugins, access, self.instance_id),
+            ),
         )
         return [
             GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)
@@ -331,6 +339,7 @@ class GatewayApp:
         mutual_tls = self._settings.tls.client_ca is not None
         return HandlerFactory(
             *(self._settings.limits, access, registry, self._streams),
+            calls=self._running_calls,
             counts=self._calls,
             mutual_tls=mutual_tls,
             plugin_services=tuple(self._of_plugins.values()),

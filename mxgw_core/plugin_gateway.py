@@ -25,6 +25,7 @@ from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.plugins.calls import running
 from mxgw_core.plugins.objects import plugin_predicate
+from mxgw_core.printable import scalar_or_type
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -239,7 +240,9 @@ class PluginGateway:
         self, session_id: str, after: Position | None = None, *, name: str = "", batch_bytes: int = 64 * 1024
     ) -> Follower:
         if after is not None and not isinstance(after, Position):
-            raise TypeError(f"after must be a Position, with the epoch of the session, or None; it is {after!r}")
+            raise TypeError(
+                f"after must be a Position, with the epoch of the session, or None; it is {scalar_or_type(after, 80)}"
+            )
         self._require_plugin()
         session = self._registry.get(session_id)
         session.require_ready()

@@ -41,7 +41,8 @@ class Gateway(Protocol):
     def attempts(self) -> Attempts:
         """Counts failed attempts to authenticate, for all plugins together.
 
-        A plugin must call `begin` before it checks credentials; but `authenticate_operator` does this itself.
+        A plugin calls `begin` for each failed attempt; `Attempts.begin` says when. `authenticate_operator` does this
+        itself.
         """
 
     @property

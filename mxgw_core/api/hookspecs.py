@@ -88,7 +88,8 @@ class Hooks:
         When: after all plugins have their settings and before a gateway starts, and in `mxgw config check` and `mxgw
         doctor`; the gateway can be running at the same time. Do not create or change anything. `limits` are the limits
         of subscribers that result from plugins and settings. Any problem stops the start, and so does a
-        `SettingsError`.
+        `SettingsError`. Any other exception, or a wrong answer, is a problem too, because nobody knows what the check
+        would have found.
         """
 
     @hookspec
@@ -191,8 +192,10 @@ class Hooks:
     def mxgw_authorize(self, request: AccessRequest) -> Decision | None:
         """Return whether the call is allowed.
 
-        When: at every call, after authentication, and again at the moment when a stream attaches. All answers count: a
-        single `Deny` refuses the call, and an exception is a `Deny`. If every plugin answers None, the call is allowed.
+        When: at every call, after authentication; again at the moment when a stream attaches; and again before the
+        answer of a unary call that took longer than half a second, because the caller can have been revoked meanwhile
+        (`AccessRequest.moment`). All answers count: a single `Deny` refuses the call, and an exception is a `Deny`. If
+        every plugin answers None, the call is allowed.
         """
 
     @hookspec
@@ -201,7 +204,8 @@ class Hooks:
 
         When: once for each call for which `mxgw_authorize` was called, but not for the entries of a list. It is called
         before the call runs, when everything is decided: for a command, after its guards have answered; for a stream,
-        at the moment when the stream attaches. `refusal` is the error that refuses the call, None when the call will
+        at the moment when the stream attaches. It is called a second time, with the moment ANSWER, only when the answer
+        of a call that took long is withheld. `refusal` is the error that refuses the call, None when the call will
         run. `denied` has the inputs that were removed from a bulk command. Key: the index of the input. Value: the
         reason. An exception refuses a call that would have run.
         """

@@ -17,7 +17,7 @@ from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedP
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins.answers import problem_of_action
-from mxgw_core.printable import printable
+from mxgw_core.printable import printable, scalar_or_type
 from mxgw_core.thread_use import thread_waits
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class PolicyGuard:
             self.failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
             return Disconnect()
         if not isinstance(action, Action):
-            self.failed(subscriber, f"answered {printable(repr(action), 80)}, which is no action")
+            self.failed(subscriber, f"answered {scalar_or_type(action, 80)}, which is no action")
             return Disconnect()
         if problem := _problem_of(action):
             self.failed(subscriber, f"returned {problem}")
@@ -199,7 +199,7 @@ def answers(
                 until += per_answer_s
                 answer = keep(*question)
                 if answer is not True and answer is not False:
-                    raise NoAnswer(f"returned {printable(repr(answer), 80)} from keep, which is neither True nor False")
+                    raise NoAnswer(f"returned {scalar_or_type(answer, 80)} from keep, which is neither True nor False")
                 found.append(answer)
                 if time.perf_counter() > until:
                     budget.budget_s = until - began

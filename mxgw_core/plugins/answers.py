@@ -237,6 +237,8 @@ def _mistake_in_object(protocol: type, value: Any) -> str:
             problem = ""  # `PolicyGuard` replaces a policy whose calls fail, for each subscriber
         elif inspect.iscoroutinefunction(method) and not inspect.iscoroutinefunction(wanted):
             problem = f"whose method {name} is asynchronous"
+            if typing.get_origin(typing.get_type_hints(wanted).get("return")) is collections.abc.AsyncIterator:
+                problem = f"whose method {name} is no async generator: it has no `yield`"
         else:
             arguments = len(inspect.signature(wanted).parameters) - 1
             problem = f"whose method {name} does not take {arguments} arguments" * (not _takes(method, arguments))

@@ -166,9 +166,9 @@ class Owner:
             self.calls.end(span)
             running.reset(token)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Record that `what`, a part of the plugin, raised an exception."""
-        self.calls.failed(self, what, error)
+    def failed(self, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Record that `what`, a part of the plugin, raised an exception. With `is_logged`, only count it."""
+        self.calls.failed(self, what, error, is_logged=is_logged)
 
 
 class PluginCalls(CallTimes):
@@ -278,11 +278,13 @@ class PluginCalls(CallTimes):
             running.reset(token)
         return Answer(owner.plugin, value, owner=owner)
 
-    def failed(self, owner: Owner, what: str, error: BaseException) -> None:
-        """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""
+    def failed(self, owner: Owner, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Count a failure of a plugin. If it is the first of this hook, log it as a warning, unless it `is_logged`."""
         with self._counting:
             key = owner.plugin, owner.hook
             count = self._failures[key] = self._failures.get(key, 0) + 1
+        if is_logged:
+            return
         text = f"{self.in_words(owner, what)} {words_of(error, with_text=owner.hook not in _CREDENTIAL_HOOKS)}"
         if count == 1:
             log.warning("%s; later ones are only counted", text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 
-from mxgw_core.config.problems import nearest
 from mxgw_core.printable import printable
 
 GROUP = "mxgw.plugins"
@@ -68,8 +68,8 @@ class AccessDeclarations:
                 )
         if group := _misspelt_group(entry):
             return (
-                f"its distribution has the entry point group {printable(group, 80)!r}, which means nothing; is it meant "
-                f"to be {ACCESS_GROUP!r}, which says that a plugin decides about access?"
+                f"its distribution has the entry point group {printable(group, 80)!r}, which means nothing. Correct it "
+                f"to {ACCESS_GROUP!r} if it says that a plugin decides about access; otherwise give it another name"
             )
         if not self.has(entry) and (others := self.without_plugin(entry.name)):
             return (
@@ -140,8 +140,12 @@ def _place_of(distribution: Distribution) -> str:
 
 def _misspelt_group(entry: EntryPoint) -> str:
     """Return a group of the distribution of an entry point whose name is nearly that of the group for access."""
-    groups = {each.group for each in entry.dist.entry_points} if entry.dist is not None else set()
-    return next((g for g in sorted(groups.difference(_GROUPS)) if nearest(g, _GROUPS) == ACCESS_GROUP), "")
+    if entry.dist is None:
+        return ""
+    groups = {each.group.casefold(): each.group for each in entry.dist.entry_points if each.group not in _GROUPS}
+    # Groups of others, for example "acme.access", are less similar than this.
+    similar = difflib.get_close_matches(ACCESS_GROUP, groups, n=1, cutoff=0.8)
+    return groups[similar[0]] if similar else ""
 
 
 def access_line(entry: EntryPoint) -> str:

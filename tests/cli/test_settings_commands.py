@@ -143,6 +143,21 @@ def test_a_plugin_that_is_not_there_is_a_problem() -> None:
     assert "nowhere" in result.stdout
 
 
+def test_plugins_shows_what_a_plugins_own_check_finds(tmp_path: Path) -> None:
+    directory = tmp_path / "open-to-all"
+    directory.mkdir(mode=0o755)
+    arguments = ("--set", "plugins.enabled=acl", "--set", f"plugins.acl.directory={directory}")
+    checked = invoke("config", "check", *arguments)
+    listed, document = invoke("plugins", *arguments), invoke("plugins", "--json", *arguments)
+    (acl,) = [plugin for plugin in json.loads(document.output)["plugins"] if plugin["name"] == "acl"]
+
+    assert [checked.exit_code, listed.exit_code, document.exit_code] == [1, 1, 1]
+    assert "stops the start" in listed.output
+    assert acl["problems"]
+    assert acl["problems"][0] in checked.output
+    assert f"acl: {acl['problems'][0]}" in " ".join(listed.output.split("\n"))
+
+
 def test_show_says_where_each_value_comes_from_and_masks_secrets(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(
         '[backends]\ndefault = "line1"\n[backends.line1]\nkind = "opcua"\npassword = "hunter2"\n'
@@ -279,6 +294,7 @@ def test_an_enabled_plugins_command_runs_and_is_listed(tmp_path: Path) -> None:
         "distribution": "greeter-dist",
         "version": "1.2",
         "detail": "",
+        "problems": [],
         "commands": ["do", "greet"],
         "in_gateway": None,
     }

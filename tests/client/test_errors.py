@@ -20,6 +20,7 @@ REFUSALS = [
     (Code.INVALID_ARGUMENT, "INVALID_REQUEST", errors.InvalidRequest),
     (Code.INVALID_ARGUMENT, "UNKNOWN_BACKEND", errors.UnknownBackend),
     (Code.INVALID_ARGUMENT, "REQUEST_ID_REUSED", errors.RequestIdReused),
+    (Code.RESOURCE_EXHAUSTED, "CALL_LIMIT_REACHED", errors.CallLimitReached),
     (Code.RESOURCE_EXHAUSTED, "REQUEST_ID_LIMIT_REACHED", errors.RequestIdLimitReached),
     (Code.UNAUTHENTICATED, "UNAUTHENTICATED", errors.Unauthenticated),
     (Code.PERMISSION_DENIED, "ACCESS_DENIED", errors.AccessDenied),

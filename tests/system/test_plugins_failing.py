@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.clients import client_of, read_to_the_end, refused
+from support.clients import client_of, read_to_the_end, refused, running_calls
 from support.plugins import InstallPlugin
+from support.waiting import until
 
+from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import gateway_service_pb2
 from mxgw.v1.alarm_service_pb2 import DESCRIPTOR as ALARMS
 from mxgw.v1.alarm_service_pb2 import QueryActiveAlarmsRequest, QueryActiveAlarmsResponse, StreamAlarmsRequest
 from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
+from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.event_service_pb2 import ON_GAP_UNSPECIFIED, OverflowPolicyChoice, StartPosition
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_UNSPECIFIED, WORKER_STATE_READY
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
@@ -192,7 +197,7 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
         info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
         (record,) = [record for record in gateway.plugins.records if record.name == "own"]
         shown = await ask_gateway(GatewayTarget(gateway.target, None, None, None, None, 20.0), must_answer=True)
-        table = plugins_table(gateway.plugins.records, {}, shown.plugins)
+        table = plugins_table(gateway.plugins.records, {}, shown.plugins, {})
 
         assert shown.plugins["own"].detail == record.detail
         assert [str(cell) for cell in table.columns[2].cells][:1] == ["failed"]
@@ -232,13 +237,24 @@ async def test_a_plugin_that_decides_about_access_and_fails_denies_everything(
         session = await client.open()
         events = client.stream(session.session_id)
         await events.read()
+        (info,) = gateway.api.sessions()
+        os.kill(info.worker_pid, signal.SIGSTOP)
+        register = c.MxCommand(register=c.RegisterCommand(client_name="test"))
+        command = client.commands.Invoke(InvokeRequest(session_id=session.session_id, command=register))
+        await until(lambda: "Invoke" in running_calls(gateway.api))
 
         plugin.fail.set()
         end = (await read_to_the_end(events))[2]
+        unknown = await refused(command)
+        os.kill(info.worker_pid, signal.SIGCONT)
         refusal = await refused(client.gateway.GetGatewayInfo(GetGatewayInfoRequest()))
         await watched(client.channel, "", NOT_SERVING)
 
-        assert [end.reason, refusal.reason] == ["PLUGIN_FAILED"] * 2
+        assert [end.reason, refusal.reason, unknown.reason] == ["PLUGIN_FAILED"] * 3
+        # Proxies repeat a call that is UNAVAILABLE, and the command could then take effect twice.
+        assert [end.code, unknown.code] == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN]
+        assert unknown.metadata["outcome"] == "unknown"
+        assert unknown.text.endswith("whether it takes effect is unknown)")
         assert end.text.endswith("and until then all that it decides is denied")
         names = [f"mxgw.v1.{name}Service" for name in ("Session", "Command", "Event", "Gateway")]
         assert {await health(client.channel, name) for name in names} == {NOT_SERVING}

@@ -70,8 +70,8 @@ class PluginNames:
             )
         if not kind.is_backend and name in PluginsSettings.model_fields:
             raise CliFailure(
-                f"{name!r} is no name for a plugin: plugins.{name} is a setting of the gateway, and [plugins.{name}] "
-                "would be the section of the plugin"
+                f"{name!r} is no name for a plugin: the settings of a plugin are the section [plugins.{name}], and "
+                f"plugins.{name} is a setting of the gateway"
             )
         if owner := _owner_of(name, kind):
             raise CliFailure(f"there is a {what} {name!r} already, of {owner}: a gateway refuses a second one")

@@ -33,6 +33,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "SESSION_ADOPTING": errors.SessionNotReady,
     "SESSION_LIMIT_REACHED": errors.SessionLimitReached,
     "MEMORY_LIMIT_REACHED": errors.MemoryLimitReached,
+    "CALL_LIMIT_REACHED": errors.CallLimitReached,
     "REQUEST_ID_LIMIT_REACHED": errors.RequestIdLimitReached,
     "WORKER_START_FAILED": errors.WorkerStartFailed,
     "COMMAND_TIMED_OUT": errors.CommandTimedOut,

@@ -16,7 +16,8 @@ MxgwClientError
 │   ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
-│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, WorkerStartFailed
+│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, CallLimitReached
+│   ├── WorkerStartFailed
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   ├── FeatureNotEnabled, InternalError
@@ -221,6 +222,10 @@ class MemoryLimitReached(GatewayRefusal):
 
     `metadata` has the numbers of bytes as `limit` and `used`.
     """
+
+
+class CallLimitReached(GatewayRefusal):
+    """The gateway serves as many calls and streams at once as its settings allow. Nothing was done."""
 
 
 class RequestIdLimitReached(GatewayRefusal):

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.seams import failed_to_say
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api import (
@@ -48,12 +49,13 @@ from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.checking import plugin_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filters import FeedFilters, ItemFilters
-from mxgw_core.events.history import Store, reach_of
+from mxgw_core.events.history import Store
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
+from mxgw_core.plugins.answers import ANSWERS, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.plugins.objects import (
@@ -158,7 +160,7 @@ def policy(host: PluginHost) -> object:
 # and a part of its text, when the plugin fails.
 MEANINGS: Mapping[str, tuple[Callable[[PluginHost], object], object]] = {
     "mxgw_settings": (without_value("mxgw_settings"), [None]),  # see also test_loading.py
-    "mxgw_check_settings": (lambda host: plugin_problems(Settings(), host), []),
+    "mxgw_check_settings": (lambda host: len(plugin_problems(Settings(), host)), 1),
     "mxgw_gateway_context": (without_value("mxgw_gateway_context", gateway=None), [None]),
     "mxgw_grpc_services": (without_value("mxgw_grpc_services", gateway=None), [None]),
     "mxgw_cli": (without_value("mxgw_cli"), [None]),
@@ -695,7 +697,9 @@ async def test_a_callback_that_a_plugin_leaves_in_the_event_loop_is_named(world:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "coroutine"])
-async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World, way: str) -> None:
+async def test_a_history_store_that_fails_has_nothing_and_is_named_once(
+    world: World, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken:
         async def span(self, epoch: bytes) -> Any:
             return WAYS[way][0]()
@@ -705,7 +709,9 @@ async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World,
 
     store = Store(Broken(), "evil", 5.0, 5.0, owner=world.owner("mxgw_history"))
 
-    assert await reach_of(store, b"", 1) is None
+    with caplog.at_level(logging.WARNING):
+        assert await failed_to_say(store)
+    assert len(caplog.records) == 1
     assert world.host.failures == {("evil", "mxgw_history"): 1}
 
 
@@ -719,3 +725,15 @@ def test_filters_of_a_feed_belong_to_the_plugin_that_serves_it(world: World) -> 
     batch = EventBatch(events=[Event(sequence=1, item_serial=2, kind=1)]).SerializeToString()
     with pytest.raises(AccessDenied, match="plugin 'evil' failed"):
         filters.feed(chunk_of(1, 1, batch))
+
+
+def test_a_read_without_yield_is_named_by_the_kind_that_is_needed() -> None:
+    class WithoutYield:
+        async def span(self, epoch: bytes) -> None:
+            return None
+
+        async def read(self, epoch: bytes, after: int, until: int) -> list[Any]:
+            return []
+
+    with pytest.raises(WrongAnswer, match="whose method read is no async generator: it has no `yield`"):
+        ANSWERS["mxgw_history"](WithoutYield(), {})
