@@ -40,6 +40,7 @@ class PluginHost:
 
     Attributes:
         calls: calls the hooks of the loaded plugins; also for the objects that hooks have returned.
+        unread: distributions that could not be read. Key: the directory of its metadata. Value: why.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class PluginHost:
         self._plugins.add_hookspecs(Hooks)
         self._records: dict[str, PluginRecord] = {}
         self.calls = PluginCalls(self._records)
+        self.unread: Mapping[str, str] = {}
         self._prepare()
 
     @classmethod
@@ -73,6 +75,7 @@ class PluginHost:
         host.calls.slow_call_s = settings.plugins.slow_call_ms / 1000
         found = discovery.installed()
         installed, access = found.entries, found.access
+        host.unread = found.broken
         for place, why in found.broken.items():
             log.warning("the distribution at %s cannot be read, so its plugins are not known: %s", place, why)
         settings_problems: list[str] = []

@@ -288,6 +288,32 @@ async def test_a_plugin_fails_when_its_task_is_cancelled_however_long_its_contex
     free.set()
 
 
+async def test_what_is_left_behind_adds_no_traceback_to_the_end_of_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    ways: list[bool] = []
+
+    @asynccontextmanager
+    async def stubborn() -> AsyncIterator[None]:
+        while not ways:
+            with suppress(asyncio.CancelledError):
+                await forever()
+        yield
+
+    async def run() -> None:
+        bench = Bench(start_timeout_s=0.01, stop_timeout_s=0.01)
+        with pytest.raises(ContextFailed):
+            await bench.enter("bad", stubborn())
+
+    await asyncio.to_thread(lambda: asyncio.run(run()))  # a loop that is closed
+
+    assert (
+        caplog.records[-1]
+        .getMessage()
+        .endswith("did not end: RuntimeError: aclose(): asynchronous generator is already running")
+    )
+    assert [record for record in caplog.records if record.exc_info] == []
+    ways.append(True)
+
+
 async def test_a_context_that_is_entered_after_its_time_is_left_at_once() -> None:
     bench = Bench(start_timeout_s=0.01)
 
