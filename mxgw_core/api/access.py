@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkabl
 from google.protobuf.message import Message
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
+from mxgw_core.api.texts import check_texts
 from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 T = TypeVar("T")
@@ -254,6 +255,9 @@ class Operator:
     allowed to see. If `token` is not empty, the dashboard sends it with later calls as `authorization: Bearer <token>`,
     until `expires_at` (wall clock, seconds since 1970). The `Identity` of such calls has the kind "operator", and its
     `claims` is this object.
+
+    Raises:
+        TypeError: `roles` or `tags` is a single text.
     """
 
     name: str
@@ -261,6 +265,10 @@ class Operator:
     tags: Sequence[str] = ()
     token: str = field(default="", repr=False)
     expires_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_texts("Operator.roles", self.roles)
+        check_texts("Operator.tags", self.tags)
 
 
 @dataclass(frozen=True, slots=True)

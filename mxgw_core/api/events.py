@@ -146,9 +146,9 @@ class SelectEvents:
     `SelectEvents` again, is asked about again. A policy that counts must therefore remember up to which sequence it has
     counted, and answer True for older events: it has kept them before.
 
-    The same time is allowed as for `Select`: 1 ms, and
-    2 microseconds more for each call. Meanwhile the event loop waits, so `Select` is better where all events of an item
-    and kind get the same answer: there the calls are fewer by far.
+    The same time is allowed as for `Select`: 1 ms, and 2 microseconds more for each call. Meanwhile the event loop
+    waits, so `Select` is better where all events of an item and kind get the same answer: there the calls are fewer by
+    far.
     """
 
     keep: Callable[[ItemRecord, int, int], bool]
@@ -191,7 +191,7 @@ class OverflowPolicy(Protocol):
     longer, raises an exception, or returns something that is no `Action`, or an action with a value out of its range,
     the policy `disconnect` replaces this policy for this subscriber. This is counted, and logged once with the name of
     the policy's distribution. An object that does not have the methods of this class is a failure of the hook
-    `mxgw_overflow_policy`.
+    `mxgw_overflow_policy`. `name`, and `interval_s` of a `PacedPolicy`, are read only once, as the stream opens.
     """
 
     @property

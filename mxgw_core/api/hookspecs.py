@@ -293,7 +293,12 @@ class Hooks:
         """Return the overflow policy of one subscriber; None when this plugin has no policy of the requested name.
 
         When: a subscriber attaches. If every plugin answers None, the policy is `disconnect`, unless the client asked
-        for another policy: then the stream is refused.
+        for another policy: then the stream is refused. An exception, or an answer that is no policy, is a failure of
+        the plugin: the next plugin is asked. All code of a policy is contained: when it fails, the policy `disconnect`
+        takes its place for this subscriber, and the client is told that the policy failed.
+
+        A policy answers with one of ten actions: `Disconnect`, `FailSession`, `DropOldest`, `DropNewest`, `Conflate`,
+        `Select`, `SelectEvents`, `Resync`, `Tolerate`, `Block`.
         """
 
     @hookspec

@@ -393,13 +393,11 @@ class Distributor:
             place,
             None if is_stored else place.gap,
             limits,
-            self._overflow.usable(policy, policy_source),
+            self._overflow.checked(policy, policy_source, policy_owner),
             filters=FeedFilters(feed_filters) if feed_filters else self._shared(filters),
             session_counts=self.counts,
             client_name=client_name,
             peer=peer,
-            policy_source=policy_source,
-            policy_owner=policy_owner,
         )
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()
@@ -436,8 +434,9 @@ class Distributor:
         if self.end_error is not None:
             raise self.end_error
         place = StartPlace(self.log.head, was_resuming=False, recovered=False)
+        checked = self._overflow.checked(policy, "mxgw", None)
         subscriber = Subscriber(
-            *(subscriber_id, self.log, place, None, limits, policy), session_counts=SessionCounts(), is_internal=True
+            *(subscriber_id, self.log, place, None, limits, checked), session_counts=SessionCounts(), is_internal=True
         )
         self._internal[subscriber_id] = subscriber
         self._count_readers()

@@ -146,6 +146,20 @@ class PluginHost:
         """Return the hooks that a plugin implements. The sequence is empty when the plugin is not loaded."""
         return [name for name in HOOKS if any(i.plugin == plugin for i in self.calls.implementations(name))]
 
+    def plugin(self, name: str) -> object:
+        """Return the plugin itself: the object whose hooks are called.
+
+        Raises:
+            LookupError: no plugin of this name is loaded.
+        """
+        found: object = self._plugins.get_plugin(name)
+        if found is None:
+            raise LookupError(f"no plugin {name!r} is loaded; loaded are {', '.join(self._loaded()) or 'none'}")
+        return found
+
+    def _loaded(self) -> list[str]:
+        return sorted(name for name, record in self._records.items() if record.state is PluginState.LOADED)
+
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
         """Call the hook of each plugin, and return the answers. See `PluginCalls.ask`."""
         return self.calls.ask(hook, arguments)

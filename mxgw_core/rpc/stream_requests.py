@@ -13,9 +13,10 @@ from mxgw_core.api.errors import GatewayError, InvalidRequest, PositionLost, Sub
 from mxgw_core.api.events import EventFilter, OverflowPolicy, PolicyRequest, SubscriberLimits
 from mxgw_core.api.feeds import FeedFilter, FeedRequest
 from mxgw_core.api.types import Position, SessionInfo
+from mxgw_core.config.problems import nearest
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.pieces import Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
@@ -166,9 +167,21 @@ def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPol
             metadata={"field": "policy"},
         )
     raise InvalidRequest(
-        f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
+        f"no plugin of this gateway brings the overflow policy {asked!r}: {_advice(plugins, asked)}",
         metadata={"field": "policy"},
     )
+
+
+def _advice(plugins: PluginHost, asked: str) -> str:
+    """Return what can be asked for in place of a policy that no plugin brings. Only a plugin knows the names of its
+    policies, but many policies have the name of their plugin.
+    """
+    asking = [implementation.plugin for implementation in plugins.calls.implementations("mxgw_overflow_policy")]
+    if (match := nearest(asked, ("disconnect", *asking))) is not None:
+        return f"did you mean {match!r}?"
+    if asking:
+        return f"ask for disconnect, for a policy of the plugins {', '.join(sorted(asking))}, or enable another plugin"
+    return "ask for disconnect, or enable a plugin that brings it, for example backpressure"
 
 
 def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:

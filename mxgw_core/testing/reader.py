@@ -194,7 +194,10 @@ class SlowReader:
         return self.end
 
     async def read_slowly(self, events_per_s: float, until: int) -> None:
-        """Read like `read_until(until)`, but only about `events_per_s` events per second.
+        """Read like `read_until(until)`, but at most about `events_per_s` events per second.
+
+        The reader waits after each frame, and reading takes time too, so that the pace is an upper bound: on a busy
+        machine it is a quarter less. A test must not need the exact pace.
 
         Raises:
             EOFError: the stream ended before.

@@ -72,6 +72,9 @@ async def test_every_nth_of_ordinary_items_all_of_critical_references_and_exact_
         connect(gateway.target) as client,
         client.open_session() as session,
     ):
+        assert gateway.plugin("every_nth") is plugin
+        with pytest.raises(LookupError, match="loaded are backpressure, every_nth"):
+            gateway.plugin("evry_nth")
         oracle = await subscribe_load(session)
         async with SlowReader(
             *(gateway.target, session.session_id),

@@ -371,6 +371,7 @@ def says_nothing(item: ItemRecord, *_: int) -> None:
 asked: list[int] = []
 
 
+@pytest.mark.usefixtures("uninterrupted")
 @pytest.mark.parametrize("select", [Select, SelectEvents])
 @pytest.mark.parametrize(
     ("keep", "says"),

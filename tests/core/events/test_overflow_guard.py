@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -27,7 +28,7 @@ from mxgw_core.api.events import (
     SelectEvents,
     Tolerate,
 )
-from mxgw_core.events.counts import POLICY_ERRORS
+from mxgw_core.events.counts import OVERFLOW, POLICY_ERRORS
 from mxgw_core.events.sources import Gathering
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
@@ -69,6 +70,7 @@ def attach(pump: RecordingPump, policy: Any) -> Subscriber:
     )
 
 
+@pytest.mark.usefixtures("uninterrupted")
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
@@ -137,17 +139,108 @@ def test_an_action_with_a_wrong_value_is_the_policy_s_failure_and_says_what_is_w
     assert record.getMessage().startswith(f"overflow policy acme of {SOURCE} {says}")
 
 
-def exits(*_: object) -> bool:
-    raise SystemExit(3)
+class Ending:
+    """A policy of which one part raises an exception, after `calls` calls of this part."""
+
+    def __init__(self, part: str, error: BaseException, calls: int = 0) -> None:
+        self._part, self._error, self._calls = part, error, calls
+
+    def _reach(self, part: str) -> None:
+        self._calls -= part == self._part
+        if part == self._part and self._calls < 0:
+            raise self._error
+
+    @property
+    def name(self) -> str:
+        self._reach("name")
+        return "acme"
+
+    def on_overflow(self, lag: Lag) -> Action:
+        self._reach("on_overflow")
+        if self._part == "action":
+            return Unreadable(3)
+        return SelectEvents(self._keep) if self._part == "SelectEvents" else Select(self._keep)
+
+    def _keep(self, *_: object) -> bool:
+        self._reach("Select")
+        self._reach("SelectEvents")
+        return True
 
 
-def test_a_keep_that_exits_is_the_policy_s_failure(caplog: pytest.LogCaptureFixture) -> None:
+class EndingPaced(Ending):
+    @property
+    def interval_s(self) -> float:
+        self._reach("interval_s")
+        return 0.001
+
+
+class Unreadable(DropOldest):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "keep_events":
+            raise SystemExit(4)
+        return super().__getattribute__(name)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise SystemExit(5)
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), asyncio.CancelledError(), KeyboardInterrupt(), BaseException()], ids=repr
+)
+@pytest.mark.parametrize("part", ["name", "interval_s", "on_overflow", "Select", "SelectEvents", "action"])
+def test_no_part_of_a_policy_can_end_the_gateway(
+    part: str, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = owner_of("mxgw_overflow_policy", "acme")
     pump = RecordingPump()
-    subscriber = attach(pump, Told(Select(exits), name="acme"))
+    policy = (EndingPaced if part == "interval_s" else Ending)(part, error)
+    bad = pump.distributor.attach(
+        *("bad", Start.NOW), limits=THREE, policy=policy, policy_source=SOURCE, policy_owner=owner
+    )
+    good = attach(pump, Told(DropOldest(2)))
+    pump.happen(1, 2, 3, 4)
+
+    assert (bad.end_error is not None, good.end_error) == (True, None)
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
+    assert owner.calls.failures == {("acme", "mxgw_overflow_policy"): 1}
+    assert [record.getMessage().count(SOURCE) for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize("part", ["name", "interval_s"])
+def test_what_a_policy_was_attached_with_is_not_read_again(part: str) -> None:
+    pump = RecordingPump()
+    subscriber = attach(pump, EndingPaced(part, SystemExit(3), calls=1))
+    pump.happen(1, 2)
+
+    assert subscriber.policy_name == "acme"
+    assert subscriber.end_error is None
+
+
+@pytest.mark.parametrize("answer", [Unprintable(), Select(lambda *_: Unprintable())], ids=["action", "keep"])  # type: ignore[arg-type, return-value]
+def test_an_answer_that_cannot_be_shown_is_a_failure_too(answer: object) -> None:
+    pump = RecordingPump()
+    subscriber = attach(pump, Told(answer, name="acme"))
     pump.happen(1, 2, 3, 4)
 
     assert subscriber.end_error is not None
-    assert f"overflow policy acme of {SOURCE} raised SystemExit from keep" in caplog.text
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
+
+
+@pytest.mark.parametrize("part", ["on_overflow", "Select"])
+def test_the_reader_is_told_that_the_policy_failed_and_every_failure_counts_as_disconnect(part: str) -> None:
+    pump = RecordingPump()
+    subscriber = attach(pump, Ending(part, SystemExit(3)))
+    pump.happen(1, 2, 3, 4)
+
+    error = subscriber.end_error
+    assert error is not None
+    assert "the overflow policy 'acme' failed when the subscriber was 4 events behind" in error.message
+    assert "read faster" not in error.message
+    assert (error.metadata["policy_failed"], error.metadata["lost_from"]) == ("true", "5")
+    counted = [(labels, count) for metric, labels, count in pump.distributor.counts.items() if metric == OVERFLOW]
+    assert counted == [({"policy": "acme", "kind": "Disconnect"}, 1)]
 
 
 @pytest.mark.parametrize("part", ["on_overflow", "keep"])
@@ -185,6 +278,7 @@ def test_the_same_failure_again_is_counted_and_not_said_again(caplog: pytest.Log
     assert len(caplog.records) == 1
 
 
+@pytest.mark.usefixtures("uninterrupted")
 def test_what_a_policy_takes_from_the_clock_is_measured_at_every_question() -> None:
     pump = RecordingPump()
     pauses = iter([0.0, 0.0, 0.02])

@@ -64,7 +64,7 @@ def _field(request: object) -> str:
             100,
             "command.subscribe_bulk.items[1].item_context",
         ),
-        (lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(name=t)), 100, "policy.name"),
+        (lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(name=t)), 64, "policy.name"),
         (
             lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(parameters={t: ""})),
             100,
