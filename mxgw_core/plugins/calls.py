@@ -25,7 +25,7 @@ from mxgw_core.plugins.answers import ANSWERS, Check, WrongAnswer
 from mxgw_core.plugins.arguments import lent
 from mxgw_core.plugins.call_times import CallTimes, Tally
 from mxgw_core.plugins.discovery import PluginRecord
-from mxgw_core.plugins.loading import HOOKS, describe
+from mxgw_core.plugins.loading import HOOKS, describe, text_of
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +120,16 @@ class Owner:
                     yield
             else:
                 yield
-        except (GatewayError, CallFailed):
+        except CallFailed:
             raise
         except BaseException as error:
+            if is_refusal(error):
+                raise
             # A block that waits is ended with one of these exceptions. A GeneratorExit of its own does not come here
             # (`ContainedCoroutine`).
+            kind = type(error)
             if not is_counted and (
-                isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and _is_cancelling())
+                issubclass(kind, GeneratorExit) or (issubclass(kind, asyncio.CancelledError) and _is_cancelling())
             ):
                 raise
             self.failed(what, error)
@@ -152,9 +155,11 @@ class Owner:
             if check is not None:
                 check(answer)
             return answer
-        except (GatewayError, CallFailed):
+        except CallFailed:
             raise
         except BaseException as error:
+            if is_refusal(error):
+                raise
             self.failed(what, error)
             raise CallFailed(self) from error
         finally:
@@ -262,10 +267,11 @@ class PluginCalls(CallTimes):
             if value is None:
                 return None
             ANSWERS[hook](value, arguments)
-        except GatewayError as error:
-            return Answer(owner.plugin, error=error, owner=owner)
         except BaseException as error:
-            self.failed(owner, hook, error)
+            if not is_refusal(error):
+                self.failed(owner, hook, error)
+                if not _is_harmless(error):
+                    return Answer(owner.plugin, error=CallFailed(owner), owner=owner)
             return Answer(owner.plugin, error=error, owner=owner)
         finally:
             self.end(span)
@@ -291,7 +297,27 @@ def words_of(error: BaseException, *, with_text: bool = True) -> str:
 
     With `with_text` false, the text of an exception that the plugin raised is left out (see `describe`).
     """
-    return str(error) if isinstance(error, WrongAnswer) else f"raised {describe(error, with_text=with_text)}"
+    is_wrong_answer = issubclass(type(error), WrongAnswer)
+    return text_of(error) if is_wrong_answer else f"raised {describe(error, with_text=with_text)}"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether an exception is a `GatewayError`, which plugins raise on purpose, and can be shown to a caller.
+
+    A class that a plugin has derived from it can be broken, so that it raises SystemExit when it is shown.
+    """
+    return issubclass(type(error), GatewayError) and _is_harmless(error)
+
+
+def _is_harmless(error: BaseException) -> bool:
+    """Return whether an exception can be looked at and shown, whatever its class is."""
+    try:
+        if issubclass(type(error), GatewayError):
+            assert isinstance(error, GatewayError)
+            _ = error.reason, error.message, error.metadata, error.retry_after_s
+        return error.__class__ is type(error) and isinstance(str(error), str) and bool(type(error).__name__)
+    except BaseException:
+        return False
 
 
 def _is_cancelling() -> bool:
