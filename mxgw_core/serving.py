@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.event_loop import gateway_loop
+from mxgw_core.plugins.watching import end_process
 
 # After everything is closed, the process has this time to end by itself.
 _END_S = 2.0
@@ -35,12 +35,13 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: C
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
         BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
-    plugins = PluginHost.load(result.settings, origins=result.origins)
-    app = GatewayApp(result.settings, plugins, origins=result.origins)
+    plugins = PluginHost.load(result.settings, origins=result.origins, end=end_process)
+    app = GatewayApp(result.settings, plugins, origins=result.origins, end=end_process)
     runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""
     try:
-        runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
+        signals = _Signals(runner.get_loop(), app, result.settings.gateway.drain_timeout_s)
+        runner.run(_serve(app, signals, on_ready))
         code = 0
     except BaseException as error:
         text = str(_innermost(error))
@@ -81,32 +82,46 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:
-    stopping_since: float | None = None
+class _Signals:
+    """Handles SIGINT and SIGTERM until the process ends: the first one stops the gateway, a second one the process.
 
-    def on_signal(number: signal.Signals) -> None:
-        nonlocal stopping_since
-        if stopping_since is not None:
-            _leave_at_once(number)
-        stopping_since = time.monotonic()
-        _say(f"{number.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
-        app.stop()
+    The handlers are those of Python, not those of the event loop: the latter are not called while a plugin blocks the
+    loop. On Windows there are none, and asyncio.Runner cancels `_serve` at Ctrl-C.
+    """
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # on Windows, asyncio.Runner cancels `_serve` at Ctrl-C
-            loop.add_signal_handler(number, on_signal, number)
+    def __init__(self, loop: asyncio.AbstractEventLoop, app: GatewayApp, drain_timeout_s: float) -> None:
+        self._loop = loop
+        self._app = app
+        self._drain_timeout_s = drain_timeout_s
+        # When the first signal came.
+        self.since: float | None = None
+        if sys.platform != "win32":
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
 
+    def _on_signal(self, number: int, _: object) -> None:
+        # This interrupts the thread anywhere, also while it writes to stderr; so it writes in its own way.
+        name = signal.Signals(number).name
+        if self.since is not None:
+            os.write(2, f"{name} again: leaving at once.\n".encode())
+            os._exit(128 + number)
+        self.since = time.monotonic()
+        os.write(2, f"{name}: draining for up to {self._drain_timeout_s:g} s; a second signal ends at once.\n".encode())
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._app.stop)
+
+
+async def _serve(app: GatewayApp, signals: _Signals, on_ready: Callable[[Sequence[str]], None]) -> None:
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, on_ready), name="announce")
         try:
             await app.run()
         finally:
             announcer.cancel()
-    if stopping_since is not None:
+    if signals.since is not None:
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
-        _say(f"Stopped after {time.monotonic() - stopping_since:.1f} s; {rest}.")
+        _say(f"Stopped after {time.monotonic() - signals.since:.1f} s; {rest}.")
         if app.has_stuck_calls:
             # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
             sys.stdout.flush()
@@ -125,9 +140,3 @@ async def _announce(app: GatewayApp, on_ready: Callable[[Sequence[str]], None]) 
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
-
-
-def _leave_at_once(number: signal.Signals) -> NoReturn:
-    _say(f"{number.name} again: leaving at once.")
-    sys.stdout.flush()
-    os._exit(128 + number)

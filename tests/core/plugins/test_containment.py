@@ -160,7 +160,7 @@ def policy(host: PluginHost) -> object:
 # and a part of its text, when the plugin fails.
 MEANINGS: Mapping[str, tuple[Callable[[PluginHost], object], object]] = {
     "mxgw_settings": (without_value("mxgw_settings"), [None]),  # see also test_loading.py
-    "mxgw_check_settings": (lambda host: plugin_problems(Settings(), host), []),
+    "mxgw_check_settings": (lambda host: len(plugin_problems(Settings(), host)), 1),
     "mxgw_gateway_context": (without_value("mxgw_gateway_context", gateway=None), [None]),
     "mxgw_grpc_services": (without_value("mxgw_grpc_services", gateway=None), [None]),
     "mxgw_cli": (without_value("mxgw_cli"), [None]),
@@ -315,9 +315,35 @@ def test_a_call_that_hangs_is_named_while_it_hangs_and_ends_a_process_that_start
 
     assert "plugin evil (dist-evil 1.0): mxgw_session_opened has not returned for" in caplog.text
     (text,) = texts
-    assert text.startswith(
-        "the gateway ends, because it cannot start: plugin evil (dist-evil 1.0): mxgw_session_opened"
-    )
+    assert text.startswith("plugin evil (dist-evil 1.0): mxgw_session_opened has not returned for")
+
+
+def test_a_call_that_hangs_when_only_contexts_are_left_ends_the_process_and_is_only_logged_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    texts: list[str] = []
+
+    def end(text: str) -> None:
+        texts.append(text)
+        ended.set()
+
+    world.host.calls.slow_call_s = 0.001
+    world.evil.way = lambda: ended.wait(60) and None
+    with CallWatch(world.host.calls, 60, end) as watch:
+        watch.started()
+        watch.leaving(0.001 * HANGS)
+        world.host.ask("mxgw_session_opened", session=SESSION)
+    (text,) = texts
+    assert "mxgw_session_opened has not returned for" in text
+    assert "(plugins.stop_timeout_s), and a call cannot be ended" in text
+
+    logged = threading.Event()
+    monkeypatch.setattr("mxgw_core.plugins.watching.log.error", lambda _: logged.set())
+    world.evil.way = lambda: logged.wait(60) and None
+    with CallWatch(world.host.calls, 0.001 * HANGS):
+        world.host.ask("mxgw_session_opened", session=SESSION)
+    assert logged.is_set()
 
 
 # Objects that hooks return. Each function uses an object of which every method fails in one way.
