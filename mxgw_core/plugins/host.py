@@ -268,12 +268,7 @@ class PluginHost:
                 except BaseException as error:
                     raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
-        try:
-            apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
-        except (SettingsError, LoadFailure, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # for example a property of the section that raises
-            raise LoadFailure(f"its mxgw_settings gave something that raised {describe(error)}") from error
+        apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
 
     def _register(self, name: str, entry: EntryPoint, access: AccessDeclarations) -> None:
         found = imported(entry)

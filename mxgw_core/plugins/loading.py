@@ -13,6 +13,7 @@ import mxgw_core
 from mxgw_core.api.access import ACCESS_HOOKS
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
+from mxgw_core.exception_groups import innermost
 from mxgw_core.plugins.former import CHANGES, instead_of
 from mxgw_core.plugins.required_api import why_not
 
@@ -41,11 +42,7 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
 
 
 def _description(error: BaseException, *, with_text: bool) -> str:
-    first = error
-    while issubclass(type(first), BaseExceptionGroup):  # unlike isinstance, this does not read `__class__` of the error
-        assert isinstance(first, BaseExceptionGroup)
-        first = first.exceptions[0]
-    if first is not error:
+    if (first := innermost(error)) is not error:
         return f"{class_name(error)} of {describe(first, with_text=with_text)}"
     text = "".join(c if c.isprintable() else " " for c in text_of(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:

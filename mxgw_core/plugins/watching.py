@@ -44,6 +44,8 @@ class CallWatch:
         self._end = end or log.error
         # How long a call can take now, and the name of the setting; None while the gateway serves.
         self._limit: tuple[float, str] | None = (start_timeout_s, "plugins.start_timeout_s")
+        # The call for which `end` was called.
+        self._told: Span | None = None
         self._watched = threading.get_ident()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="plugin-calls", daemon=True)
@@ -65,20 +67,25 @@ class CallWatch:
         self._limit = stop_timeout_s, "plugins.stop_timeout_s"
 
     def _watch(self) -> None:
+        while not self._stopping.wait(self._calls.slow_call_s):
+            self.look()
+
+    def look(self) -> bool:
+        """Look once at the call that runs in the watched thread, if there is one. Return whether `end` was called."""
         calls = self._calls
-        ended: Span | None = None
-        while not self._stopping.wait(calls.slow_call_s):
-            span = calls.spans.get(self._watched)
-            if span is None:
-                continue
-            lasts_s = calls.clock() - span.wall
-            # To import a plugin takes long on a busy machine, and nothing waits for it but the start.
-            is_hanging = lasts_s > HANGS * calls.slow_call_s and span.owner.hook != LOADING
-            if is_hanging and not span.is_reported:
-                span.is_reported = True
-                calls.hangs(span)
-            limit = self._limit
-            if limit is not None and lasts_s > limit[0] and span is not ended:
-                ended = span
-                who = calls.in_words(span.owner, span.what)
-                self._end(f"{who} has not returned for {lasts_s:.0f} s ({limit[1]}), and a call cannot be ended")
+        span = calls.spans.get(self._watched)
+        if span is None:
+            return False
+        lasts_s = calls.clock() - span.wall
+        # To import a plugin takes long on a busy machine, and nothing waits for it but the start.
+        is_hanging = lasts_s > HANGS * calls.slow_call_s and span.owner.hook != LOADING
+        if is_hanging and not span.is_reported:
+            span.is_reported = True
+            calls.hangs(span)
+        limit = self._limit
+        if limit is None or lasts_s <= limit[0] or span is self._told:
+            return False
+        self._told = span
+        who = calls.in_words(span.owner, span.what)
+        self._end(f"{who} has not returned for {lasts_s:.0f} s ({limit[1]}), and a call cannot be ended")
+        return True

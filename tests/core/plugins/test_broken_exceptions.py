@@ -53,7 +53,6 @@ BROKEN: dict[str, Callable[[], Exception]] = {
     "BrokenText": BrokenText,
     "BrokenName": lambda: BrokenName("x"),
     "BrokenClass": lambda: BrokenClass("x"),
-    "BrokenRefusal": lambda: BrokenRefusal("x"),
     "Unmade": Unmade,
     "ValueError": lambda: ValueError(Text("x")),
 }
@@ -89,6 +88,12 @@ def test_refusals_that_can_be_shown_stay_what_they_are() -> None:
     with pytest.raises(PluginFailed, match="not now"):
         owner.call("Guard.denied", None, refuses)
 
+    def refuses_oddly() -> None:
+        raise BrokenRefusal("not yours")
+
+    with pytest.raises(InvalidRequest, match="not yours"):
+        owner.call("Guard.denied", None, refuses_oddly)
+
 
 HEAD = """
 from mxgw_core.api.errors import SettingsError
@@ -115,7 +120,7 @@ class Plugin:
         ("Plugin.requires_api = Odd()", "reading its requires_api raised SystemExit: 9"),
         ("Plugin = Named", "constructing Named() raised Broken"),
         ("def mxgw_settings(self): raise Broken", "mxgw_settings raised Broken"),
-        ("def mxgw_settings(self): return Section.__new__(Section)", "gave something that raised SystemExit: 9"),
+        ("def mxgw_settings(self): return Section.__new__(Section)", "the answer of mxgw_settings raised System"),
     ],
 )
 def test_what_cannot_be_shown_at_the_load_is_a_failure_of_the_plugin(install: Install, fault: str, detail: str) -> None:
