@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
+from support.not_on_windows import NotOnWindows, entries
 from support.plugins import install_plugin
 
 __all__ = ["install_plugin"]
@@ -23,6 +26,11 @@ _GRPC_POLLER = "_poll_wrapper"
 # that tests start must not care how the tests were started.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "win32":
+        config.pluginmanager.register(NotOnWindows(entries(), Path(__file__).resolve().parent))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,52 @@
+"""Run the tests under Windows Python, in Wine: all but those that tests/not_on_windows.toml lists.
+
+    python3 scripts/windows/run_tests.py                               everything, with 32-bit Python
+    python3 scripts/windows/run_tests.py tests/worker -k outbox        arguments go to pytest
+    python3 scripts/windows/run_tests.py --bits 64 tests/core
+
+scripts/windows/set_up.py must have run. The last lines say how many tests ran, and how many did not and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from support import wine
+
+
+def main() -> int:
+    """Run pytest. Return its exit code, or 1 when there is no Windows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bits", choices=("32", "64"), default="32", help="of the Python (default: 32)")
+    options, arguments = parser.parse_known_args()
+    why = wine.missing()
+    if why:
+        sys.stderr.write(f"{why}\n")
+        return 1
+    interpreter = wine.Interpreter.BITS_32 if options.bits == "32" else wine.Interpreter.BITS_64
+    # The clone is read-only there: pytest and hypothesis must not try to keep anything in it.
+    pytest = ("-m", "pytest", "-p", "no:cacheprovider", *arguments)
+    keeping = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis"}
+    with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared, wine.Windows(Path(shared)) as windows:
+        process = subprocess.Popen(
+            windows.python(interpreter, *pytest, environment=keeping),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        # Through a pipe, also when this script's own output goes to a file: Wine loses output in files.
+        while block := process.stdout.read1():
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+        return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
