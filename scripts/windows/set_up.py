@@ -3,7 +3,7 @@
     python3 scripts/windows/set_up.py          as root, on Debian or Ubuntu, x86-64
 
 It comes from Debian and PyPI alone, through the machine's own configuration of apt and pip. Everything is kept in the
-user's cache directory (or in MXGWTEST_WINE), outside the clone: about 4 GB, made once in about 5 minutes. Later runs find
+user's cache directory (or in MXGWTEST_WINE), outside the clone: 4 GB, made once in about 5 minutes. Later runs find
 it. A part is made beside its place and renamed when it is complete, so that one which was interrupted is made again. To
 remove it all, remove the directory.
 """
@@ -29,6 +29,13 @@ from support import wine
 # From the wheel: the library, its extension modules, and the libraries that these need. Tk has no use here.
 _BESIDE_PROGRAM = ("python311.dll", "VCRUNTIME140.dll")
 _LIBRARIES = ("libffi", "libcrypto", "libssl", "sqlite3")
+# The repository as an editable install has it, with the plugins that it has when Python starts. Workers run isolated, so
+# that PYTHONPATH does not reach them. The entry points are where support/wine.py puts them.
+_EDITABLE = (
+    "import glob, sys; sys.path += ["
+    "*(f'Z:/clone/{root}' for root in ('protos', 'worker', 'clients/python', 'cli', '.')), "
+    "*sorted(glob.glob('Z:/clone/plugins/*')), 'Z:/shared/metadata']\n"
+)
 _COMPILERS = {wine.Interpreter.BITS_32: "i686-w64-mingw32", wine.Interpreter.BITS_64: "x86_64-w64-mingw32"}
 
 
@@ -39,10 +46,11 @@ def main() -> int:
     if os.geteuid() != 0:
         return refuse(wine.NEEDS_ROOT)
     began = time.monotonic()
+    debian, pythons = wine.debian(), wine.pythons()  # named by what the scripts are now, not after the build
     wine.cache().mkdir(parents=True, exist_ok=True)
     with only_one(wine.cache() / "lock"):
         try:
-            made = make(wine.debian(), build_debian) | make(wine.pythons(), build_pythons)
+            made = make(debian, build_debian) | make(pythons, build_pythons)
         except (subprocess.CalledProcessError, OSError, LookupError) as error:
             return refuse(f"it could not be made: {error}\n  What was done: {log_path()}")
     say(f"Windows under Wine is {'ready' if made else 'there'}: {wine.cache()} ({time.monotonic() - began:.1f} s)")
@@ -164,6 +172,7 @@ def build_python(part: Path, interpreter: wine.Interpreter) -> None:
         with zipfile.ZipFile(file) as wheel:
             wheel.extractall(packages)
     shutil.rmtree(wheels)
+    (packages / "mxgw.pth").write_text(_EDITABLE)
 
 
 def download(requirements: str, interpreter: wine.Interpreter, wheels: Path) -> None:

@@ -30,9 +30,6 @@ NEEDS_ROOT = (
 # Everything that is started in these ends with their first process, and that one with this program.
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private")
 
-# The directories that are import roots in the repository, as pip's editable install has them.
-_IMPORT_ROOTS = ("protos", "worker", "clients/python", "cli", ".", "tests")
-
 # Runs as process 1 of the namespaces. It ends when its standard input does, and everything in the namespaces with it.
 # The root is read-only; the Windows drive is a view whose changes go to memory, so that two runs do not meet.
 _START = r"""
@@ -166,8 +163,8 @@ class Windows:
             **(environment or {}),
         }
         assignments = [f"{name}={value}" for name, value in every.items()]
-        entered = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--root", "--wd=/clone"]
-        return [*entered, "env", "-i", *assignments, *arguments]
+        entered = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--root"]
+        return [*entered, "env", "--ignore-environment", "--chdir=/clone", *assignments, *arguments]
 
     def python(
         self, interpreter: Interpreter, *arguments: str, environment: Mapping[str, str] | None = None
@@ -181,12 +178,9 @@ class Windows:
                 (metadata / found.name).mkdir()
                 for file in ("METADATA", "entry_points.txt"):
                     (metadata / found.name / file).write_bytes((found / file).read_bytes())
-        plugins = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "plugins").iterdir() if path.is_dir())
-        roots = ["Z:/shared/metadata", *(f"Z:/clone/{root}" for root in (*_IMPORT_ROOTS, *plugins))]
         paths = {
-            "PYTHONPATH": ";".join(roots),
             "PYTHONPYCACHEPREFIX": f"Z:/pycache/{interpreter.value}",
-            "PYTHONUTF8": "1",
+            "PYTHONIOENCODING": "utf-8",
         }
         return self.command("wine", interpreter.program, *arguments, environment={**paths, **(environment or {})})
 
