@@ -14,8 +14,12 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from support.repository import ROOT
+
+if TYPE_CHECKING:
+    import psutil
 
 SCRIPTS = ROOT / "scripts" / "windows"
 CACHE_VARIABLE = "MXGWTEST_WINE"
@@ -146,6 +150,12 @@ class Windows:
                 assert pipe is not None
                 pipe.close()
             self._process.wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the programs that run here, as processes of this machine."""
+        import psutil
+
+        return psutil.Process(self._init).children(recursive=True)
 
     def command(self, *arguments: str, environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the command that runs a program here. Its output must go through a pipe: Wine loses some in files.
