@@ -29,13 +29,14 @@ from support import wine
 # From the wheel: the library, its extension modules, and the libraries that these need. Tk has no use here.
 _BESIDE_PROGRAM = ("python311.dll", "VCRUNTIME140.dll")
 _LIBRARIES = ("libffi", "libcrypto", "libssl", "sqlite3")
-# The repository as an editable install has it, with the plugins that it has when Python starts. PYTHONPATH does not reach
-# workers, which run isolated. The entry points are where support/wine.py puts them.
+# The repository as an editable install has it, with the plugins that it has when Python starts. Workers run isolated, so
+# PYTHONPATH would not reach them. support/wine.py puts the entry points in place.
 _EDITABLE = (
     "import glob, sys; sys.path += ["
     "*(f'Z:/clone/{root}' for root in ('protos', 'worker', 'clients/python', 'cli', '.')), "
     "*sorted(glob.glob('Z:/clone/plugins/*')), 'Z:/shared/metadata']\n"
 )
+_UNUSED_S = 14 * 86_400
 _COMPILERS = {wine.Interpreter.BITS_32: "i686-w64-mingw32", wine.Interpreter.BITS_64: "x86_64-w64-mingw32"}
 
 
@@ -51,6 +52,9 @@ def main() -> int:
     with only_one(wine.cache() / "lock"):
         try:
             made = make(debian, build_debian) | make(pythons, build_pythons)
+            if made:
+                remove_unused(debian)
+                remove_unused(pythons)
         except (subprocess.CalledProcessError, OSError, LookupError) as error:
             return refuse(f"it could not be made: {error}\n  What was done: {log_path()}")
     say(f"Windows under Wine is {'ready' if made else 'there'}: {wine.cache()} ({time.monotonic() - began:.1f} s)")
@@ -70,6 +74,16 @@ def make(target: Path, build: Callable[[Path], None]) -> bool:
     build(part)
     part.rename(target)
     return True
+
+
+def remove_unused(present: Path) -> None:
+    """Remove what earlier versions of the scripts made in the place of `present`, unless it was used lately.
+
+    Clones of other versions share the cache, and each use sets the time of a directory.
+    """
+    for path in present.parent.glob(f"{present.name.partition('-')[0]}-*"):
+        if path != present and time.time() - path.stat().st_mtime > _UNUSED_S:
+            subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
 
 
 @contextmanager

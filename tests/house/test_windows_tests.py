@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def test_what_an_interrupted_build_left_is_never_used(set_up: ModuleType, tmp_pa
     assert set_up.make(target, whole)
     assert [path.name for path in target.iterdir()] == ["all"]
     assert not set_up.make(target, interrupted)
+
+
+def test_a_root_of_an_earlier_version_is_removed_when_nothing_used_it_lately(
+    set_up: ModuleType, tmp_path: Path
+) -> None:
+    names = ("debian-present", "debian-used", "debian-unused", "python-unused")
+    for name in names:
+        (tmp_path / name).mkdir()
+        if name != "debian-used":
+            os.utime(tmp_path / name, (0, 0))
+    set_up.remove_unused(tmp_path / "debian-present")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["debian-present", "debian-used", "python-unused"]
 
 
 def test_without_root_the_set_up_says_what_to_do(

@@ -124,6 +124,8 @@ class Windows:
     def __enter__(self) -> Windows:
         pycache = cache() / "pycache"
         pycache.mkdir(exist_ok=True)
+        for used in (debian(), pythons()):
+            os.utime(used)  # what is not used for long is removed by the set-up
         directories = [str(path) for path in (debian(), pythons(), pycache, ROOT, self._shared)]
         self._process = subprocess.Popen(
             [*NAMESPACES, "sh", "-c", _START, "sh", *directories],
