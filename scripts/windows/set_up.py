@@ -29,8 +29,8 @@ from support import wine
 # From the wheel: the library, its extension modules, and the libraries that these need. Tk has no use here.
 _BESIDE_PROGRAM = ("python311.dll", "VCRUNTIME140.dll")
 _LIBRARIES = ("libffi", "libcrypto", "libssl", "sqlite3")
-# The repository as an editable install has it, with the plugins that it has when Python starts. Workers run isolated, so
-# PYTHONPATH would not reach them. support/wine.py puts the entry points in place.
+# The repository as an editable install has it, with the plugins that it has when Python starts. Workers run isolated,
+# so PYTHONPATH would not reach them. support/wine.py puts the entry points in place.
 _EDITABLE = (
     "import glob, sys; sys.path += ["
     "*(f'Z:/clone/{root}' for root in ('protos', 'worker', 'clients/python', 'cli', '.')), "
