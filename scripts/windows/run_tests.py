@@ -32,10 +32,10 @@ def main() -> int:
     interpreter = wine.Interpreter.BITS_32 if options.bits == "32" else wine.Interpreter.BITS_64
     # The clone is read-only there: pytest and hypothesis must not try to keep anything in it.
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", *arguments)
-    keeping = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis"}
+    environment = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis", "GRPC_VERBOSITY": "NONE"}
     with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared, wine.Windows(Path(shared)) as windows:
         process = subprocess.Popen(
-            windows.python(interpreter, *pytest, environment=keeping),
+            windows.python(interpreter, *pytest, environment=environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

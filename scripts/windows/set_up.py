@@ -109,7 +109,8 @@ def build_debian(part: Path) -> None:
     build = ["sh", str(wine.SCRIPTS / "build_debian.sh"), str(part), *mirror()]
     with log_path().open("a") as log:
         process = subprocess.Popen(
-            [*wine.NAMESPACES, "--mount-proc", *build],
+            # The build ends with this process even when it is killed: the lock must not be free while it goes on.
+            ["setpriv", "--pdeathsig", "KILL", *wine.NAMESPACES, "--mount-proc", *build],
             env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
