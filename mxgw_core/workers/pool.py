@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.workers.process import WorkerProcess
 from mxgw_core.workers.startup import startup_payload
+from mxgw_worker.platform import ReadySignal
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +41,15 @@ class Spare:
 
     def __init__(self, log_file: Path, kind: str) -> None:
         self.log_file = log_file
-        loop = asyncio.get_running_loop()
-        # Completed when the process closes its end of a pipe: it has imported its modules, or it has ended.
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self._ready_fd, theirs = os.pipe()
+        signal = ReadySignal()
+        # Completed when the process has imported its modules, or has ended.
+        self.ready = signal.ready
         try:
-            self.process = WorkerProcess.launch(log_file, "spare", str(theirs), kind, pass_fds=(theirs,))
+            self.process = WorkerProcess.launch(log_file, "spare", signal.argument, kind, ready=signal)
         except BaseException:
-            os.close(self._ready_fd)
+            signal.close()
             raise
-        finally:
-            os.close(theirs)
-        loop.add_reader(self._ready_fd, self._became_ready)
-
-    def _became_ready(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._ready_fd)
-        os.close(self._ready_fd)
-        self.ready.set_result(None)
+        self.process.exited.add_done_callback(lambda _: signal.ended())
 
 
 class WarmPool:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
-from mxgw_core.api.cli import NumberRange
+from mxgw_core.api.cli import NumberRange, quoted
 from mxgw_dashboard_tui.options import Options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -123,4 +120,4 @@ def _command_of(options: Options) -> str:
     ):
         if value:
             command += [name, str(value)]
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+    return quoted(command)
