@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.removals import Removals
 from mxgw_worker.platform import (
     SOCKET_PATH_BYTES,
     DirectoryInUse,
@@ -57,6 +58,9 @@ class DataDirectory:
         self.run = self.path / "run"
         self.logs = self.path / "logs"
         self._lock: DirectoryLock | None = None
+        self._removals = Removals()
+        # The time of a request to end the sessions that an earlier gateway got, when it could not be removed.
+        self._old_request: int | None = None
 
     def __enter__(self) -> DataDirectory:
         """Create the directories, make them private, and lock them.
@@ -74,17 +78,19 @@ class DataDirectory:
             raise SettingsError(
                 f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
             ) from error
-        end_sessions_marker(self.path).unlink(missing_ok=True)
+        self.remove_later(end_sessions_marker(self.path))
+        self._old_request = _changed_at(end_sessions_marker(self.path))
         for left_over in self.run.glob("*.sock"):
-            left_over.unlink(missing_ok=True)  # this gateway has the lock, so no other gateway listens on the socket
+            self.remove_later(left_over)  # this gateway has the lock, so no other gateway listens on the socket
         for left_over in self.logs.glob("spare-*.log"):
-            left_over.unlink(missing_ok=True)  # spare workers of an earlier gateway have ended with that gateway
+            self.remove_later(left_over)  # spare workers of an earlier gateway have ended with that gateway
         self.prune_logs()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.sweep()
         if self._lock is not None:
             self._lock.close()
 
@@ -109,18 +115,26 @@ class DataDirectory:
                 self.path,
             )
 
+    def remove_later(self, path: Path) -> None:
+        """Remove a file, now if possible. When it cannot be removed, a warning is logged and `sweep` tries again."""
+        self._removals.remove(path)
+
+    def sweep(self) -> None:
+        """Try again to remove the files that could not be removed."""
+        self._removals.sweep()
+
     def prune_logs(self) -> None:
         """Remove the log files of workers, except the newest hundred."""
         logs = sorted(self.logs.glob("worker-*.log"), key=_modified)
         for old in logs[:-_KEPT_LOGS]:
-            old.unlink(missing_ok=True)
+            self.remove_later(old)
 
     def takes_end_of_sessions(self) -> bool:
         """Return whether `mxgw drain` requested that the sessions end with this gateway, and remove the request."""
         marker = end_sessions_marker(self.path)
-        wanted = marker.exists()
-        marker.unlink(missing_ok=True)
-        return wanted
+        requested_at = _changed_at(marker)
+        self.remove_later(marker)
+        return requested_at is not None and requested_at != self._old_request
 
     def socket_of(self, session_id: str) -> Path:
         """Return the endpoint for a session's worker: a short name that depends only on directory and session id."""
@@ -168,6 +182,13 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _changed_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def end_sessions_marker(directory: Path) -> Path:

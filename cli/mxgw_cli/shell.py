@@ -16,8 +16,6 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from mxgw_worker.platform import StopKind, StopRequest, on_stop, raising_at_stop
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -77,6 +75,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     import asyncio
 
+    from mxgw_worker.platform import StopKind, StopRequest, on_stop
+
     terminated = False
 
     async def body() -> T:
@@ -120,6 +120,8 @@ def cleaning_up_at_sigterm() -> Iterator[None]:
     Raises:
         SilentFailure: after SIGTERM, with exit code 143.
     """
+
+    from mxgw_worker.platform import raising_at_stop
 
     with raising_at_stop(SilentFailure(ExitCode.TERMINATED)):
         yield

@@ -18,7 +18,7 @@ errors, command line helpers and private files are imported from the modules `mx
     internal_sessions   sessions that a plugin opens, without a client
     metrics             metrics for the hook `mxgw_metrics`
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
-    machine             facts about this process
+    machine             facts about this process, and requests to stop it
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
     errors              the errors that refuse a call
@@ -75,7 +75,7 @@ from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
-from mxgw_core.api.machine import control_group, resident_bytes
+from mxgw_core.api.machine import StopKind, StopRequest, control_group, on_stop, quoted, resident_bytes
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
 from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
@@ -187,6 +187,8 @@ __all__ = [
     "SettingsSection",
     "ShownSetting",
     "StandingFilter",
+    "StopKind",
+    "StopRequest",
     "StreamPace",
     "SubscriberLimits",
     "TokenBucket",
@@ -206,8 +208,10 @@ __all__ = [
     "hookimpl",
     "in_slices",
     "left_behind",
+    "on_stop",
     "own_session",
     "peer_address",
+    "quoted",
     "resident_bytes",
     "same_data_dir",
     "turn",

@@ -1,5 +1,5 @@
-"""Facts about this process that only the operating system knows."""
+"""What only the operating system knows or can do for a process: facts, requests to stop, and the rules of its shell."""
 
-from mxgw_worker.platform import control_group, resident_bytes
+from mxgw_worker.platform import StopKind, StopRequest, control_group, on_stop, quoted, resident_bytes
 
-__all__ = ["control_group", "resident_bytes"]
+__all__ = ["StopKind", "StopRequest", "control_group", "on_stop", "quoted", "resident_bytes"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,8 @@ _REMEMBERED_REFUSALS = 10
 class Endpoint:
     """Accepts connections. Passes each connection, and the messages that arrive on it, to `owner`, the `SessionWorker`.
 
-    Use it in the event loop only. `close` can be called at any time.
+    Use it in the event loop only. `close` can be called at any time. `remove` removes the file of the endpoint, now or
+    later, and raises no error.
     """
 
     def __init__(
@@ -117,13 +119,14 @@ class Endpoint:
         plugins: PluginHost,
         *,
         frame_bytes: int,
+        remove: Callable[[Path], None],
     ) -> None:
         self._spawn = spawn
         self._owner = owner
         self._expected = expected
         self._plugins = plugins
         self._frame_bytes = frame_bytes
-        self._listener = Listener(spawn.endpoint, _remove)
+        self._listener = Listener(spawn.endpoint, remove)
         # All connections that are not closed yet, also connections that were refused.
         self._connections: weakref.WeakSet[WorkerConnection] = weakref.WeakSet()
         # The reasons of the first refusals, at most `_REMEMBERED_REFUSALS`.
@@ -172,7 +175,3 @@ class Endpoint:
         for connection in tuple(self._connections):
             connection.abort()
         self._listener.close()
-
-
-def _remove(endpoint: Path) -> None:
-    endpoint.unlink(missing_ok=True)

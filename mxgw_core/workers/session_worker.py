@@ -78,7 +78,14 @@ class SessionWorker:
         self._distributor = distributor
         self._items = items
         self._log_file = data.log_of(spawn.session_id)
-        self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
+        self._endpoint = Endpoint(
+            spawn,
+            self,
+            self._expected,
+            plugins,
+            frame_bytes=settings.workers.frame_bytes,
+            remove=data.remove_later,
+        )
         self._connection: WorkerConnection | None = None
         self._process: ProcessHandle | None = None
         self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0
@@ -278,7 +285,7 @@ class SessionWorker:
         if end.reason.is_fault:
             self._data.prune_logs()
         else:
-            self._log_file.unlink(missing_ok=True)
+            self._data.remove_later(self._log_file)
         code = process.exited.result() if process is not None else None
         self._steps.exited(
             WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail, reason, detail)

@@ -396,9 +396,9 @@ class World:
         self._pids = 100
 
         def endpoint(
-            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
+            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, **others: object
         ) -> Endpoint:
-            del plugins, frame_bytes
+            del plugins, others
             return Endpoint(self, spawn, owner, expected)
 
         def find(worker: WorkerIdentity) -> Handle | None:

@@ -33,7 +33,9 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
     pid = process.pid
     try:
         if end_sessions:
-            os.close(open_private(end_sessions_marker(directory), os.O_WRONLY | os.O_CREAT))
+            marker = end_sessions_marker(directory)
+            os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
+            marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
         process.terminate()
         limits = settings.gateway.drain_timeout_s + settings.workers.stop_grace_s + _MARGIN_S
         wait_s = limits if timeout_s is None else timeout_s

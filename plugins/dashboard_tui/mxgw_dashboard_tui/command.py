@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mxgw_core.api.cli import NumberRange, quoted
+from mxgw_core.api.cli import NumberRange
 from mxgw_dashboard_tui.options import Options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -120,4 +120,6 @@ def _command_of(options: Options) -> str:
     ):
         if value:
             command += [name, str(value)]
+    from mxgw_core.api import quoted
+
     return quoted(command)

@@ -24,7 +24,7 @@ from aiohttp.log import ws_logger
 from aiohttp.typedefs import Handler, Middleware
 from textual_serve.server import Server
 
-from mxgw_core.api.cli import StopKind, on_stop
+from mxgw_core.api import StopKind, on_stop
 
 HOST = "127.0.0.1"
 _HTTP_PORT = 80

@@ -115,7 +115,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                 distributor=distributor,
                 items=ItemBook(100),
                 plugins=plugins,
-                pool=WarmPool(0, "sim", data.log_of_spare),
+                pool=WarmPool(0, "sim", data.log_of_spare, remove=data.remove_later),
                 orphan=orphan,
             )
             async with asyncio.TaskGroup() as tasks:
