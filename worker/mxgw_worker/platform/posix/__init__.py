@@ -1,5 +1,9 @@
 """The platform layer on Linux and other POSIX systems. Each module has its counterpart in `windows`."""
 
+import sys
+
+assert sys.platform != "win32"
+
 from mxgw_worker.platform.posix.endpoints import (
     SOCKET_PATH_BYTES,
     EndpointAddress,

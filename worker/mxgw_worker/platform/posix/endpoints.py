@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mxgw_worker.platform.shared import PeerCredentials
-
 assert sys.platform != "win32"
+
+from mxgw_worker.platform.shared import PeerCredentials
 
 # The longest path of a Unix socket. The struct sockaddr_un has room for 108 bytes on Linux, and for 104 bytes on BSD
 # and macOS. The last byte is a zero. None on a platform where the gateway uses no Unix sockets.

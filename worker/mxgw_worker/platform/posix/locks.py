@@ -8,11 +8,11 @@ import os
 import sys
 from pathlib import Path
 
+assert sys.platform != "win32"
+
 from mxgw_worker.platform.posix.facts import boot_id
 from mxgw_worker.platform.posix.files import open_private, try_lock
 from mxgw_worker.platform.shared import DirectoryInUse, LocksUnsupported
-
-assert sys.platform != "win32"
 
 # Errors of flock(2) on file systems that cannot lock directories. Many network file systems can only lock files.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})

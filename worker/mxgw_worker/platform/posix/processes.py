@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+assert sys.platform != "win32"
+
 from mxgw_worker.platform.posix.facts import start_ticks
 from mxgw_worker.platform.posix.files import open_private
-
-assert sys.platform != "win32"
 
 
 def can_hold_processes() -> bool:

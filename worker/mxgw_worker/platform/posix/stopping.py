@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mxgw_worker.platform.shared import StopKind, StopRequest
-
 assert sys.platform != "win32"
+
+from mxgw_worker.platform.shared import StopKind, StopRequest
 
 _KINDS = {signal.SIGINT: StopKind.INTERRUPT, signal.SIGTERM: StopKind.TERMINATE}
 
