@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib.util
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from typing import NoReturn
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.plugins import PluginHost
+from mxgw_worker.platform import StopKind, StopRequest, on_stop
 
 
 def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
@@ -47,19 +46,15 @@ def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] |
 async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:
     stopping_since: float | None = None
 
-    def on_signal(number: signal.Signals) -> None:
+    def stop(request: StopRequest) -> None:
         nonlocal stopping_since
         if stopping_since is not None:
-            _leave_at_once(number)
+            _leave_at_once(request)
         stopping_since = time.monotonic()
-        _say(f"{number.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
+        _say(f"{request.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
         app.stop()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # on Windows, asyncio.Runner cancels `_serve` at Ctrl-C
-            loop.add_signal_handler(number, on_signal, number)
-
+    on_stop(stop, *StopKind)
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, on_ready), name="announce")
         try:
@@ -90,7 +85,7 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _leave_at_once(number: signal.Signals) -> NoReturn:
-    _say(f"{number.name} again: leaving at once.")
+def _leave_at_once(request: StopRequest) -> NoReturn:
+    _say(f"{request.name} again: leaving at once.")
     sys.stdout.flush()
-    os._exit(128 + number)
+    os._exit(request.exit_code)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -18,9 +17,7 @@ from mxgw_core.events.backlog import EventItem
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.printable import printable
-
-if sys.platform != "win32":
-    import resource
+from mxgw_worker.platform import thread_waits
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +127,7 @@ class Budget:
     def __enter__(self) -> Budget:
         self._collects = gc.isenabled()
         gc.disable()
-        self._began = (time.perf_counter(), time.thread_time(), _waits())
+        self._began = (time.perf_counter(), time.thread_time(), thread_waits())
         return self
 
     def __exit__(
@@ -140,7 +137,7 @@ class Budget:
             gc.enable()
         wall, cpu, waits = self._began
         wall_s = time.perf_counter() - wall
-        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or _waits() > waits):
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or thread_waits() > waits):
             self.overrun_s = wall_s
 
 
@@ -175,10 +172,3 @@ def wanted(
                 return found
         if budget.overrun_s:
             raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {asked} items")
-
-
-def _waits() -> int:
-    """Return how often this thread has slept or waited so far; always 0 where the system does not count this."""
-    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
-        return 0
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

@@ -21,9 +21,10 @@ from support.peers import SECRET, SESSION, block, scripted_worker
 
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.workers import connection as connection_module
-from mxgw_core.workers.connection import BrokenProtocol, PeerCredentials, WorkerConnection
+from mxgw_core.workers.connection import BrokenProtocol, WorkerConnection
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import EPOCH_BYTES, NONCE_BYTES, PROTOCOL_VERSION, GatewayHandshake, WorkerHandshake
+from mxgw_worker.platform import PeerCredentials
 
 pytestmark = pytest.mark.asyncio
 
@@ -316,7 +317,8 @@ async def test_another_process_is_refused_before_it_says_a_word(endpoint: Endpoi
 async def test_another_user_is_refused_before_it_says_a_word(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = PeerCredentials(os.getpid(), os.getuid() + 1)  # as the kernel would say of another user's process
+    # What the platform would report of another user's process.
+    foreign = PeerCredentials(os.getpid(), os.getuid() + 1, same_user=False)
     monkeypatch.setattr(connection_module, "peer_credentials", lambda _: foreign)
     async with scripted_worker(endpoint.path) as false:
         assert await false.refusal() == "WRONG_USER"

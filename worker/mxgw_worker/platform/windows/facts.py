@@ -1,0 +1,85 @@
+"""Facts about processes and about this machine, on Windows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+assert sys.platform == "win32"
+
+from mxgw_worker.platform.windows import winapi
+
+
+def start_ticks(pid: int) -> int:
+    """Return the time at which process `pid` started, in the platform's own unit; 0 when it is unknown.
+
+    Pid and start time together identify a process, because a later process with the same pid has another start time.
+    The unit is 100 ns since 1601. Source: GetProcessTimes.
+    """
+    try:
+        process = winapi.open_process(pid, winapi.PROCESS_QUERY_LIMITED_INFORMATION)
+    except OSError:
+        return 0
+    try:
+        return winapi.created_at(process)
+    finally:
+        winapi.close(process)
+
+
+def boot_id() -> str:
+    """Return an id of this boot of the machine; "" when it is unknown.
+
+    It is not needed: start times are points in time, so that pid and start time identify a process by themselves.
+    """
+    return ""
+
+
+def pid_scope() -> str:
+    """Return an id of the processes among which a pid is unique; it is the same as `boot_id`."""
+    return boot_id()
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of process `pid`, by default of this process, in bytes; 0 when it is unknown.
+
+    Source: GetProcessMemoryInfo, the working set.
+    """
+    if pid is None:
+        return winapi.working_set_bytes(winapi.this_process())
+    try:
+        process = winapi.open_process(pid, winapi.PROCESS_QUERY_LIMITED_INFORMATION)
+    except OSError:
+        return 0
+    try:
+        return winapi.working_set_bytes(process)
+    finally:
+        winapi.close(process)
+
+
+def thread_waits() -> int:
+    """Return how often this thread has slept or waited so far; always 0 where the system does not count this."""
+    return 0
+
+
+def open_file_limit() -> int | None:
+    """Return how many files this process can have open; -1 when there is no limit, None when the platform has none."""
+    return None
+
+
+def clock_is_synchronised() -> bool | None:
+    """Return what the kernel says about whether a time service keeps the clock right; None when it does not say."""
+    return None
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that this process can use at most; 0 when it is unknown.
+
+    This is the memory of the machine. A limit of a job object is not looked at, and `root` is not used.
+    """
+    del root
+    return winapi.memory_bytes()
+
+
+def control_group() -> str:
+    """Return the text of /proc/self/cgroup; "" when there is none."""
+    return ""
