@@ -40,7 +40,7 @@ class WindowsRestarts(Restarts):
         self._copying: threading.Thread | None = None
         settings_file = directory / "settings.toml"
         # Strings of TOML in single quotes, because of the backslashes.
-        settings_file.write_text(f"{settings}\n[workers]\npython = '{wine.Interpreter.BITS_32.program}'\n")
+        settings_file.write_text(settings)
 
     async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
