@@ -20,7 +20,6 @@ import pytest
 
 from support import wine
 from support.restarts import Restarts
-from support.waiting import until
 
 needs_windows = pytest.mark.skipif(bool(wine.missing()), reason=wine.missing())
 
@@ -37,7 +36,9 @@ class WindowsRestarts(Restarts):
         super().__init__(directory, settings)
         self.windows = windows
         self.target = f"127.0.0.1:{_free_port()}"
-        self._copying: threading.Thread | None = None
+        # Each copies what one run writes to stderr, and ends with the last worker of that run: in Wine, a program keeps
+        # the standard error of the one that started it open, whatever its own is.
+        self.copying: list[threading.Thread] = []
         settings_file = directory / "settings.toml"
         # Strings of TOML in single quotes, because of the backslashes.
         settings_file.write_text(settings)
@@ -55,8 +56,8 @@ class WindowsRestarts(Restarts):
         assert process.stderr is not None
         log = self.directory / f"gateway-{self._runs:03}.log"
         # Through a pipe: a program in Wine loses output that goes to a file.
-        self._copying = threading.Thread(target=_copy_lines, args=(process.stderr, log), name="wine-log")
-        self._copying.start()
+        self.copying.append(threading.Thread(target=_copy_lines, args=(process.stderr, log), name="wine-log"))
+        self.copying[-1].start()
         line = await asyncio.to_thread(process.stdout.readline)
         assert not line or json.loads(line)["ready"]
         return line
@@ -86,13 +87,6 @@ class WindowsRestarts(Restarts):
             check=False,
         )
 
-    async def ended(self, timeout_s: float = 60) -> int:
-        """Wait for the end of the run, and return its exit code."""
-        code = await super().ended(timeout_s)
-        if self._copying is not None:
-            await asyncio.to_thread(self._copying.join)
-        return code
-
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes of all runs that are alive, as this side sees them."""
         alive = []
@@ -120,17 +114,16 @@ class WindowsRestarts(Restarts):
 @asynccontextmanager
 async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
     """Yield a gateway in a Windows of its own. At the end of the block, everything in it is killed."""
-    with tempfile.TemporaryDirectory(prefix="mxgw-w-", dir="/tmp") as name, wine.Windows(Path(name)) as windows:
-        gateway = WindowsRestarts(Path(name), settings, windows)
-        try:
-            yield gateway
-        finally:
-            if gateway.process is not None:
-                await gateway.kill()
-            for worker in gateway.workers():
-                with suppress(psutil.NoSuchProcess):
-                    worker.kill()
-            await until(lambda: not gateway.workers())
+    with tempfile.TemporaryDirectory(prefix="mxgw-w-", dir="/tmp") as name:
+        with wine.Windows(Path(name)) as windows:
+            gateway = WindowsRestarts(Path(name), settings, windows)
+            try:
+                yield gateway
+            finally:
+                if gateway.process is not None:
+                    await gateway.kill()
+        for thread in gateway.copying:
+            await asyncio.to_thread(thread.join)
 
 
 def _free_port() -> int:
