@@ -13,6 +13,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import threading
+from io import BufferedReader
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -33,19 +35,29 @@ def main() -> int:
     # The clone is read-only there: pytest and hypothesis must not try to keep anything in it.
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", *arguments)
     environment = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis", "GRPC_VERBOSITY": "NONE"}
-    with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared, wine.Windows(Path(shared)) as windows:
-        process = subprocess.Popen(
-            windows.python(interpreter, *pytest, environment=environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert process.stdout is not None
-        # Through a pipe, also when this script's own output goes to a file: Wine loses output in files.
-        while block := process.stdout.read1():
+    with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared:
+        with wine.Windows(Path(shared)) as windows:
+            process = subprocess.Popen(
+                windows.python(interpreter, *pytest, environment=environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            assert isinstance(process.stdout, BufferedReader)
+            copying = threading.Thread(target=copy, args=(process.stdout,))
+            copying.start()
+            code = process.wait()
+        # A program that the tests left behind keeps the pipe open until its Windows has ended.
+        copying.join()
+    return code
+
+
+def copy(source: BufferedReader) -> None:
+    """Copy to standard output, which the tests do not have themselves: Wine loses output that goes to a file."""
+    with source:
+        while block := source.read1(1 << 16):
             sys.stdout.buffer.write(block)
             sys.stdout.buffer.flush()
-        return process.wait()
 
 
 if __name__ == "__main__":

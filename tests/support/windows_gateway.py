@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ import pytest
 
 from support import wine
 from support.restarts import Restarts
+
+log = logging.getLogger(__name__)
 
 needs_windows = pytest.mark.skipif(bool(wine.missing()), reason=wine.missing())
 
@@ -119,6 +122,9 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
             gateway = WindowsRestarts(Path(name), settings, windows)
             try:
                 yield gateway
+            except BaseException:
+                log.warning("the gateway's log:\n%s", gateway.log)
+                raise
             finally:
                 if gateway.process is not None:
                     await gateway.kill()
