@@ -19,8 +19,8 @@ pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 # The worker is stopped for as long as a Python takes to start in Wine on a busy machine.
 _PATIENT = f"{LOAD}\n[plugins.reattach]\nadopt_within_seconds = 100.0\nmax_orphan_lifetime_seconds = 600.0\n"
-# Makes connections to the pipe of a session's worker, sends each what it was given for it, and prints the reasons of the
-# Rejects that came before each was ended.
+# Makes connections to the pipe of a session's worker, sends each what it was given for it, and prints which Rejects came
+# before each was ended.
 _IMPOSTOR = r"""
 import asyncio, sys
 from mxgw.worker.v1.worker_pb2 import WorkerEnvelope
