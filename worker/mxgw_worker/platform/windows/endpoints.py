@@ -28,6 +28,15 @@ SOCKET_PATH_BYTES: int | None = None
 _BUSY_S, _BUSY_ATTEMPTS = 0.01, 200
 
 
+async def self_test() -> None:
+    """Make sure that the running event loop can do what this package needs from it.
+
+    Raises:
+        OSError: it cannot; the text says what to do.
+    """
+    await proactor.self_test()
+
+
 def endpoint_in(directory: Path, name: str) -> Path:
     """Return the endpoint with this short name. `directory` is the private directory for endpoints.
 
