@@ -17,7 +17,7 @@ from typing import NoReturn
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.plugins import PluginHost
-from mxgw_worker.platform import StopKind, StopRequest, on_stop
+from mxgw_worker.platform import StopKind, StopRequest, on_stop, self_test
 
 
 def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
@@ -54,6 +54,7 @@ async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Se
         _say(f"{request.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
         app.stop()
 
+    await self_test()
     on_stop(stop, *StopKind)
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, on_ready), name="announce")

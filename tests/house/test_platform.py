@@ -142,3 +142,38 @@ def _interface(package: str) -> dict[str, str]:
 def _signature(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     kind = "async " if isinstance(function, ast.AsyncFunctionDef) else ""
     return f"{kind}({ast.unparse(function.args)}) -> {ast.unparse(function.returns) if function.returns else None}"
+
+
+def test_both_platforms_have_the_same_modules_functions_and_methods() -> None:
+    posix, windows = _interface("posix"), _interface("windows")
+    offered = posix.keys() - {"files.try_lock"}  # a tool of another module of `posix`
+
+    assert len(offered) > 60
+    assert {name: windows.get(name) for name in offered} == {name: posix[name] for name in offered}
+
+
+def test_both_platforms_offer_the_same_names() -> None:
+    posix, windows = (
+        next(
+            ast.literal_eval(node.value)
+            for node in ast.parse((PLATFORM / package / "__init__.py").read_text()).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        )
+        for package in ("posix", "windows")
+    )
+
+    assert posix == windows == sorted(posix, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+def test_private_parts_of_asyncio_are_touched_in_one_module_only() -> None:
+    private = {"_make_duplex_pipe_transport", "_proactor", "windows_utils", "windows_events"}
+    users = {
+        shown(path)
+        for path in sources("mxgw_core", "mxgw_worker", "mxgw_cli")
+        for node in ast.walk(ast.parse(path.read_text(), path.name))
+        if (isinstance(node, ast.Attribute) and node.attr in private)
+        or (isinstance(node, ast.Constant) and node.value in private)
+        or (isinstance(node, ast.alias) and node.name in private)
+    }
+
+    assert users == {"worker/mxgw_worker/platform/windows/proactor.py"}

@@ -12,6 +12,7 @@ from mxgw_worker.platform.posix.endpoints import (
     no_unix_sockets,
     peer_credentials,
     private_sockets,
+    self_test,
     try_unix_socket,
     unix_socket_answers,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "raising_at_stop",
     "report_ready",
     "resident_bytes",
+    "self_test",
     "spawn",
     "start_child",
     "start_ticks",

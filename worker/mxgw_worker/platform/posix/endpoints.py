@@ -26,6 +26,14 @@ _UCRED = struct.Struct("3i")
 _SOCKET_MODE = 0o600
 
 
+async def self_test() -> None:
+    """Make sure that the running event loop can do what this package needs from it.
+
+    Raises:
+        OSError: it cannot; the text says what to do.
+    """
+
+
 def endpoint_in(directory: Path, name: str) -> Path:
     """Return the endpoint with this short name. `directory` is the private directory for endpoints."""
     return directory / f"{name}.sock"

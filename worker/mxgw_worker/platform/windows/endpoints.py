@@ -23,8 +23,18 @@ log = logging.getLogger(__name__)
 # The longest path of a Unix socket. None on a platform where the gateway uses no Unix sockets.
 SOCKET_PATH_BYTES: int | None = None
 
-# How long to wait before the next attempt to connect, while the gateway makes the next instance of its pipe.
-_BUSY_S = 0.01
+# While the gateway makes the next instance of its pipe, the pipe is busy for a moment: how long to wait before the next
+# attempt to connect, and after how many attempts to give up.
+_BUSY_S, _BUSY_ATTEMPTS = 0.01, 200
+
+
+async def self_test() -> None:
+    """Make sure that the running event loop can do what this package needs from it.
+
+    Raises:
+        OSError: it cannot; the text says what to do.
+    """
+    await proactor.self_test()
 
 
 def endpoint_in(directory: Path, name: str) -> Path:
@@ -123,11 +133,11 @@ class EndpointAddress:
         """
         access = winapi.GENERIC_READ | winapi.GENERIC_WRITE
         flags = winapi.FLAG_OVERLAPPED | winapi.SECURITY_IDENTIFICATION
-        while True:
+        for attempt in range(_BUSY_ATTEMPTS):
             try:
                 handle = winapi.create_file(self._endpoint, access, share=0, flags=flags)
             except OSError as error:
-                if error.winerror != winapi.ERROR_PIPE_BUSY:
+                if error.winerror != winapi.ERROR_PIPE_BUSY or attempt == _BUSY_ATTEMPTS - 1:
                     raise
                 await asyncio.sleep(_BUSY_S)
             else:

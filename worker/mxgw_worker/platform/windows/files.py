@@ -90,7 +90,7 @@ def make_private(target: Path | int) -> None:
         return
     path = Path(_path_of(target)) if isinstance(target, int) else target
     with _opened(path, winapi.READ_CONTROL | winapi.WRITE_DAC, follow=False) as handle:
-        security.set_access(handle, security.FILE, security.private_file(is_directory=path.is_dir()))
+        security.set_access(handle, security.private_file(is_directory=path.is_dir()))
 
 
 def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:

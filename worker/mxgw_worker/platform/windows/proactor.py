@@ -86,7 +86,7 @@ def _proactor(loop: asyncio.AbstractEventLoop) -> Any:
 
 
 async def self_test() -> None:
-    """Wait for an event, and send a byte through a named pipe, with the private parts of asyncio.
+    """Wait for an event with the private parts of asyncio, and look for the other parts that are used.
 
     Raises:
         OSError: this Python's asyncio does not have what is needed; the text says what to do.

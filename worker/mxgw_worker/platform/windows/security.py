@@ -42,12 +42,11 @@ for _name, _result, *_arguments in (
     ("ConvertStringSecurityDescriptorToSecurityDescriptorW", _B, _S, _D, POINTER(_P), _P),
     ("ConvertStringSidToSidW", _B, _S, POINTER(_P)),
     ("GetAce", _B, _P, _D, POINTER(_P)),
-    ("GetSecurityDescriptorDacl", _B, _P, POINTER(_B), POINTER(_P), POINTER(_B)),
     ("GetSecurityInfo", _D, _H, ctypes.c_int, _D, POINTER(_P), _P, POINTER(_P), _P, POINTER(_P)),
     ("GetTokenInformation", _B, _H, ctypes.c_int, _P, _D, POINTER(_D)),
     ("LookupAccountSidW", _B, _S, _P, _P, POINTER(_D), _P, POINTER(_D), POINTER(_D)),
     ("OpenProcessToken", _B, _H, _D, POINTER(_H)),
-    ("SetSecurityInfo", _D, _H, ctypes.c_int, _D, _P, _P, _P, _P),
+    ("SetKernelObjectSecurity", _B, _H, _D, _P),
 ):
     _call = getattr(_advapi, _name)
     _call.restype, _call.argtypes = _result, _arguments
@@ -183,20 +182,18 @@ def others_with_access(handle: int, kind: int) -> list[str]:
         _kernel.LocalFree(descriptor)
 
 
-def set_access(handle: int, kind: int, sddl: str) -> None:
+def set_access(handle: int, sddl: str) -> None:
     """Replace the access list of an object, and let it inherit nothing. The handle needs the right WRITE_DAC.
+
+    What is below a directory keeps its own access list, as with chmod on POSIX systems.
 
     Raises:
         OSError: the list cannot be changed.
     """
     descriptor = _descriptor_of(sddl)
     try:
-        present, is_default, acl = wintypes.BOOL(), wintypes.BOOL(), c_void_p()
-        if not _advapi.GetSecurityDescriptorDacl(descriptor, byref(present), byref(acl), byref(is_default)):
+        if not _advapi.SetKernelObjectSecurity(handle, _DACL_INFORMATION | _PROTECTED_DACL_INFORMATION, descriptor):
             raise failure()
-        what = _DACL_INFORMATION | _PROTECTED_DACL_INFORMATION
-        if code := _advapi.SetSecurityInfo(handle, kind, what, None, None, acl, None):
-            raise error_of(code)
     finally:
         _kernel.LocalFree(descriptor)
 
