@@ -19,7 +19,7 @@ pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 # The worker is stopped for as long as a Python takes to start in Wine on a busy machine.
 _PATIENT = f"{LOAD}\n[plugins.reattach]\nadopt_within_seconds = 100.0\nmax_orphan_lifetime_seconds = 600.0\n"
-# Makes connections to the pipe of a session's worker, sends each what it was given for it, and prints which Rejects came
+# Makes connections to the pipe of a session's worker, sends each what it was given, and prints which Rejects came
 # before each was ended.
 _IMPOSTOR = r"""
 import asyncio, sys

@@ -24,6 +24,7 @@ from mxgw.worker.v1.worker_pb2 import (
     Stop,
     WorkerEnvelope,
 )
+from mxgw_worker import platform
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason
 from mxgw_worker.testing import WorkerDriver, WorkerGone, running_worker
@@ -292,7 +293,7 @@ def test_without_a_startup_frame_the_worker_says_what_is_wrong() -> None:
 async def test_a_worker_that_finds_nobody_at_its_endpoint_leaves(tmp_path: Path) -> None:
     async with running_worker(tmp_path, is_ready=False) as worker:
         lonely = WorkerDriver(worker.startup, (sys.executable, "-I", "-m", "mxgw_worker"), tmp_path / "lonely.log")
-        lonely.startup.endpoint = str(tmp_path / "nobody.sock")
+        lonely.startup.endpoint = str(platform.endpoint_in(tmp_path, "nobody"))
         await lonely.start()
 
         assert await lonely.exit_code() == ExitCode.GATEWAY_UNREACHABLE

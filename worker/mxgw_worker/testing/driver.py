@@ -25,7 +25,7 @@ from mxgw.worker.v1.worker_pb2 import (
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES, GatewayHandshake
 from mxgw_worker.ipc.startup import write_startup
-from mxgw_worker.platform import Listener, start_child
+from mxgw_worker.platform import Listener, endpoint_in, start_child
 
 _PATIENCE_S = 10.0
 
@@ -286,7 +286,7 @@ async def running_worker(
     """Run a real worker process, with its files in `directory`. By default the handshake is done and the backend is
     ready.
     """
-    startup = startup_for(directory / "worker.sock", kind, options)
+    startup = startup_for(endpoint_in(directory, "worker"), kind, options)
     for name, value in startup_fields.items():
         setattr(startup, name, value)
     driver = WorkerDriver(startup, command, directory / "worker.log")
