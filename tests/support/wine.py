@@ -176,7 +176,9 @@ class Windows:
         }
         assignments = [f"{name}={value}" for name, value in every.items()]
         entered = ["nsenter", f"--target={self._init}", "--mount", "--pid", "--root"]
-        return [*entered, "env", "--ignore-environment", "--chdir=/clone", *assignments, *arguments]
+        # Wine shows modes as access lists. As on Windows, a new file is to be accessible to its owner only.
+        private = ["sh", "-c", 'umask 077; exec "$@"', "sh"]
+        return [*entered, "env", "--ignore-environment", "--chdir=/clone", *assignments, *private, *arguments]
 
     def python(
         self, interpreter: Interpreter, *arguments: str, environment: Mapping[str, str] | None = None
