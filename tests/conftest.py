@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 import pytest_asyncio
@@ -30,6 +31,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     if sys.platform == "win32":
+        # In Wine on a busy machine an example can take longer than hypothesis allows, and says nothing about mxgw.
+        slow = [hypothesis.HealthCheck.too_slow]
+        hypothesis.settings.register_profile("windows", deadline=None, max_examples=30, suppress_health_check=slow)
+        hypothesis.settings.load_profile("windows")
         config.pluginmanager.register(NotOnWindows(entries(), Path(__file__).resolve().parent))
 
 
