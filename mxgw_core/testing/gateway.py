@@ -15,6 +15,7 @@ from mxgw_core.app import GatewayApp
 from mxgw_core.config import load_settings
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_worker.platform import no_unix_sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ async def running_gateway(
     `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`. All
     other settings have their defaults, unless `directory` has a settings.toml; environment variables are not read.
     Unless `gateway.listen` is overridden, the gateway listens on a Unix socket in `directory`; without `directory`, in
-    a new temporary directory.
+    a new temporary directory. Where there are no Unix sockets, it listens on a free port of this machine.
 
     Raises:
         MxgwError: the gateway cannot start with these settings.
@@ -51,7 +52,7 @@ async def running_gateway(
     base = Path(tempfile.mkdtemp(prefix="mxgw-")) if directory is None else directory
     try:
         keys: dict[str, object] = {
-            "gateway.listen": [f"unix:{base}/gateway.sock"],
+            "gateway.listen": ["127.0.0.1:0" if no_unix_sockets() else f"unix:{base}/gateway.sock"],
             "gateway.data_dir": str(base / "data"),
             **(overrides or {}),
         }

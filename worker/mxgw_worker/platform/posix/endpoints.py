@@ -113,6 +113,14 @@ def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
     return PeerCredentials(pid, uid, same_user=uid == os.getuid())
 
 
+def claim_port(probe: socket.socket) -> None:
+    """Set the options with which a TCP socket can be bound only when no other process listens on its address.
+
+    Call it before the socket is bound.
+    """
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that ended a moment ago is no listener
+
+
 def no_unix_sockets() -> str:
     """Return why the gateway cannot serve clients on a Unix socket here, as a sentence; "" when it can."""
     return ""
