@@ -58,7 +58,7 @@ class Listener:
         """
         self._endpoint.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(make_protocol, str(self._endpoint), backlog=8)
+        self._server = await loop.create_unix_server(make_protocol, str(self._endpoint))
         self._endpoint.chmod(_SOCKET_MODE)
 
     def close(self) -> None:
