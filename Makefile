@@ -46,6 +46,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m mypy
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/check_templates.py
 
 format: ## Format the code and repair what lint can
 	@$(SET_UP) opcua dashboard dev
@@ -56,7 +57,7 @@ proto: ## Generate the code of protos/
 	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
 
-docs: ## Generate docs/configuration.md from the settings models, and the pictures of docs/dashboard.md from the app
+docs: ## Generate docs/configuration.md and the reference pages from the code, and the pictures of docs/dashboard.md
 	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python scripts/generate_docs.py
 	$(BIN)/python scripts/generate_images.py

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AsyncExitStack
+from functools import partial
 
 from mxgw.v1 import (
     command_service_pb2,
@@ -16,7 +17,7 @@ from mxgw.v1 import (
     session_service_pb2,
 )
 from mxgw_core.api.calls import GrpcService
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.api.types import CloseReason
 from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings
@@ -24,6 +25,13 @@ from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.answers import WrongAnswer
+from mxgw_core.plugins.contexts import ContextFailed, PluginContexts
+from mxgw_core.plugins.host import sentence_of
+from mxgw_core.plugins.loading import describe
+from mxgw_core.plugins.services import plugin_service
+from mxgw_core.plugins.tasks import contain_tasks
+from mxgw_core.plugins.watching import CallWatch
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.command_service import CommandService
@@ -33,7 +41,8 @@ from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
 from mxgw_core.rpc.open_streams import OpenStreams
-from mxgw_core.rpc.server import GrpcServer
+from mxgw_core.rpc.plugin_services import PluginServices
+from mxgw_core.rpc.server import OTHER_SERVICES, GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.workers.orphans import orphans_of
@@ -77,27 +86,45 @@ class GatewayApp:
         self._streams = OpenStreams()
         self._calls = CallCounts()
         self._gateway: PluginGateway | None = None
+        self._server: GrpcServer | None = None
+        self._contexts = PluginContexts(
+            settings.plugins.start_timeout_s, settings.plugins.stop_timeout_s, self._plugin_failed
+        )
+        # Key: a plugin. Value: its gRPC services.
+        self._of_plugins: dict[str, PluginServices] = {}
+        # Why the gateway ends, if a plugin failed that it cannot do without.
+        self._cannot_go_on: PluginError | None = None
+        # Set when the gateway must stop, and when a plugin has failed, so that the health of services has changed.
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until `stop` is called. Return when everything is closed.
 
         Raises:
             SettingsError: the gateway cannot start with these settings.
-            PluginError: a required plugin failed at start.
+            PluginError: a required plugin failed, at the start or while the gateway served.
         """
+        contain_tasks(asyncio.get_running_loop())
         try:
-            if problems := settings_problems(self._settings, self._plugins):
-                raise SettingsError("\n".join(problems))
             async with AsyncExitStack() as stack:
+                watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
+                if problems := settings_problems(self._settings, self._plugins):
+                    raise SettingsError("\n".join(problems))
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 gateway = self._gateway = self._plugin_gateway(data, registry, access)
-                await self._enter_plugins(stack, gateway)
+                stack.push_async_callback(self._contexts.leave_all)
+                await self._enter_plugins(gateway)
                 events = EventService(self._settings.events, registry, self._plugins, access)
-                services = [*self._services(registry, access, events), *self._plugin_services(gateway)]
-                server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
+                services = self._services(registry, access, events)
+                for of_plugin in await self._plugin_services(gateway, {s.descriptor.full_name for s in services}):
+                    services += of_plugin.services
+                server = self._server = GrpcServer(
+                    self._settings, services, self._handlers(access, registry), self._calls
+                )
+                self._check_plugins()
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # This must be done before the first call is served, so that a client that comes back finds its session,
@@ -107,14 +134,20 @@ class GatewayApp:
                         registry.remember(answer.value)
                 for orphan, decision in orphans_of(self._plugins):
                     registry.take_over(orphan, decision)
+                self._check_plugins()
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 gateway.serving()
+                watch.started()
                 self._ready.set()
                 try:
-                    await self._stopping.wait()
+                    while not self._stopping.is_set():
+                        await self._changed.wait()
+                        self._changed.clear()
+                        await server.report_health()
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
+            self._check_plugins()
         finally:
             if self._gateway is not None:
                 self._gateway.ended()
@@ -137,6 +170,7 @@ class GatewayApp:
         """
         self._end_sessions = self._end_sessions or end_sessions
         self._stopping.set()
+        self._changed.set()
 
     async def wait_ready(self) -> None:
         """Wait until calls are served, or `run` has ended."""
@@ -180,6 +214,8 @@ class GatewayApp:
                 self._stuck_server = server
                 stopping.cancel()
         await registry.wait_closed()
+        # The contexts of plugins are still open, so that their tasks can read the rest.
+        await registry.following.drained(max(_LAST_WORDS_S, began + drain_s - time.monotonic()))
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
             "were drained",
@@ -197,34 +233,69 @@ class GatewayApp:
             self.instance_id, settings, plugins, data, registry, access, self._streams, observing, calls
         )
 
-    async def _enter_plugins(self, stack: AsyncExitStack, gateway: PluginGateway) -> None:
+    async def _enter_plugins(self, gateway: PluginGateway) -> None:
         answers = self._plugins.ask("mxgw_gateway_context", gateway=gateway)
         # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
         for answer in reversed(answers):
-            error = answer.error
-            if error is None:
-                try:
-                    await stack.enter_async_context(answer.value)
-                    continue
-                except SettingsError:
-                    raise  # wrong settings always stop the start, also when the plugin is not required
-                except Exception as raised:
-                    error = raised
-            log.warning("plugin %s could not start", answer.plugin, exc_info=error)
-            self._plugins.fail(answer.plugin, f"its context could not be entered: {error}")
+            if answer.error is not None:
+                self._plugins.fail(answer.plugin, f"it could not give its context: {_words_of(answer.error)}")
+                continue
+            try:
+                await self._contexts.enter(answer.owner, answer.value)
+            except ContextFailed as error:  # a SettingsError stops the start, also when the plugin is not required
+                log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
+                self._plugins.fail(answer.plugin, str(error))
 
-    def _plugin_services(self, gateway: PluginGateway) -> list[GrpcService]:
-        services: list[GrpcService] = []
-        for answer in self._plugins.ask("mxgw_grpc_services", gateway=gateway):
-            if answer.error is None:
-                services += answer.value
+    async def _plugin_services(self, gateway: PluginGateway, core: Set[str]) -> Sequence[PluginServices]:
+        """Return the services of plugins. `core` are the names of the gateway's own services."""
+        # When two plugins add the same service, the one that the settings enable first has it.
+        taken = dict.fromkeys((*core, *OTHER_SERVICES), "the gateway")
+        for answer in reversed(self._plugins.ask("mxgw_grpc_services", gateway=gateway)):
+            if answer.error is not None:
+                problem = f"it could not give its gRPC services: {_words_of(answer.error)}"
             else:
-                self._plugins.fail(answer.plugin, f"it could not give its gRPC services: {answer.error}")
-        return services
+                names = [service.descriptor.full_name for service in answer.value]
+                problem = next(
+                    (f"it adds the gRPC service {name}, which {taken[name]} has" for name in names if name in taken), ""
+                )
+            if not problem:
+                taken.update(dict.fromkeys(names, f"plugin {answer.plugin!r}"))
+                services = [plugin_service(service, answer.owner) for service in answer.value]
+                self._of_plugins[answer.plugin] = PluginServices(services)
+                continue
+            await self._contexts.leave(answer.plugin)
+            gateway.end_feeds(answer.plugin)
+            self._plugins.fail(answer.plugin, problem)
+        return tuple(self._of_plugins.values())
 
-    def _services(
-        self, registry: SessionRegistry, access: AccessControl, events: EventService
-    ) -> Sequence[GrpcService]:
+    def _plugin_failed(self, plugin: str, detail: str) -> None:
+        """Take down a plugin whose context has ended. Called when this happens, at the start or while serving."""
+        record, failure = self._plugins.take_down(plugin, detail), partial(self._plugins.failure, plugin)
+        self.gateway.end_feeds(plugin)
+        names: Sequence[str] | None = ()
+        if (services := self._of_plugins.get(plugin)) is not None:
+            services.fail(failure)
+            names = services.names
+        if record.controls_access:
+            names = None
+            # Which of the streams the plugin has decided about is not known.
+            for stream in self._streams.all():
+                self._streams.end(stream, failure())
+        if self._server is not None:
+            self._server.services_failed(names)
+        # A gateway that serves goes on without a plugin that is required only because it decides about access.
+        is_needed = plugin in self._settings.plugins.required if self._ready.is_set() else record.required
+        if is_needed:
+            self._cannot_go_on = PluginError(sentence_of(record))
+            self.stop()
+        self._changed.set()
+
+    def _check_plugins(self) -> None:
+        """Raise the error of a plugin that the gateway cannot do without, if such a plugin has failed."""
+        if self._cannot_go_on is not None:
+            raise self._cannot_go_on
+
+    def _services(self, registry: SessionRegistry, access: AccessControl, events: EventService) -> list[GrpcService]:
         settings, plugins = self._settings, self._plugins
         implementations = (
             (session_service_pb2, "SessionService", SessionService(settings, registry, access)),
@@ -240,5 +311,12 @@ class GatewayApp:
     def _handlers(self, access: AccessControl, registry: SessionRegistry) -> HandlerFactory:
         mutual_tls = self._settings.tls.client_ca is not None
         return HandlerFactory(
-            self._settings.limits, access, registry, self._streams, counts=self._calls, mutual_tls=mutual_tls
+            *(self._settings.limits, access, registry, self._streams),
+            counts=self._calls,
+            mutual_tls=mutual_tls,
+            plugin_services=tuple(self._of_plugins.values()),
         )
+
+
+def _words_of(error: BaseException) -> str:
+    return str(error) if isinstance(error, WrongAnswer) else describe(error)

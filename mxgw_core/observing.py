@@ -150,6 +150,7 @@ class Observing:
                 record.required,
                 record.detail,
                 {hook: count for (plugin, hook), count in failures.items() if plugin == record.name},
+                record.controls_access,
             )
             for record in self._plugins.records
         ]

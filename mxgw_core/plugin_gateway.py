@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -12,13 +12,16 @@ from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, Sess
 from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError
 from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.following import Follower
 from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.rate_limits import Attempts
-from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, Position, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
+from mxgw_core.plugins.calls import running
+from mxgw_core.plugins.objects import plugin_predicate
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -26,8 +29,6 @@ from mxgw_core.rpc.internal_session import OwnSession
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
-
-log = logging.getLogger(__name__)
 
 
 class PluginGateway:
@@ -65,6 +66,8 @@ class PluginGateway:
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
+        # Key: a plugin. Value: the feeds that it has opened.
+        self._feeds_of: dict[str, list[PluginFeed]] = {}
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -74,6 +77,11 @@ class PluginGateway:
         """Call this when the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
+
+    def end_feeds(self, plugin: str) -> None:
+        """End the feeds of a plugin that has failed."""
+        for feed in self._feeds_of.pop(plugin, ()):
+            feed.end(partial(self._plugins.failure, plugin))
 
     @property
     def instance_id(self) -> str:
@@ -115,11 +123,20 @@ class PluginGateway:
         request = SessionRequest(
             client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
         )
-        return OwnSession(await self._registry.open(request, INTERNAL), settings.events.batch_bytes)
+        # The tasks of the session are the gateway's own, although a plugin has asked for it.
+        token = running.set(None)
+        try:
+            session = await self._registry.open(request, INTERNAL)
+        finally:
+            running.reset(token)
+        return OwnSession(session, settings.events.batch_bytes)
 
     def open_feed(self, description: FeedDescription) -> Feed:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self.feeds.append(feed)
+        owner = running.get()
+        if owner is not None:
+            self._feeds_of.setdefault(owner.plugin, []).append(feed)
         self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
@@ -182,6 +199,17 @@ class PluginGateway:
     def forget_operator(self, operator: Operator) -> None:
         self._plugins.ask("mxgw_operator_left", operator=operator)
 
+    def follow(
+        self, session_id: str, after: Position | None = None, *, name: str = "", batch_bytes: int = 64 * 1024
+    ) -> Follower:
+        if after is not None and not isinstance(after, Position):
+            raise TypeError(f"after must be a Position, with the epoch of the session, or None; it is {after!r}")
+        session = self._registry.get(session_id)
+        session.require_ready()
+        return session.distributor.follow(
+            self._registry.following, after, session_id=session_id, name=name, batch_bytes=max(1, batch_bytes)
+        )
+
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         session = self._registry.find(session_id)
         return session.items.used_by(command) if session is not None else [None] * len(used_handles(command))
@@ -200,16 +228,8 @@ class PluginGateway:
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
             return lambda _: False
-        return lambda info: all(_agrees(answer.value, info) for answer in answers)
-
-
-def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
-    """Return whether one plugin's predicate lets an operator see a session; False when the predicate fails."""
-    try:
-        return bool(may_see(info))
-    except Exception:
-        log.warning("a plugin's predicate on what an operator may see failed", exc_info=True)
-        return False
+        plugins, predicates = self._plugins, [plugin_predicate(answer.value, answer.owner) for answer in answers]
+        return lambda info: plugins.is_open("mxgw_operator_sessions") and all(may_see(info) for may_see in predicates)
 
 
 def _operator(answers: Sequence[Answer]) -> Operator | None:

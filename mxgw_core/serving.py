@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -19,6 +20,9 @@ from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.plugins import PluginHost
 from mxgw_worker.platform import StopKind, StopRequest, on_stop, self_test
 
+# After everything is closed, the process has this time to end by itself.
+_END_S = 2.0
+
 
 def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
     """Serve until the first SIGINT or SIGTERM, then shut down in order. A second signal ends the process at once.
@@ -27,12 +31,52 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: C
     stderr says what happens. Call this in the main thread only, after logging was set up (`mxgw_core.logs`).
 
     Raises:
-        MxgwError, OSError: the gateway could not be created.
+        MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
         BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
     app = GatewayApp(result.settings, PluginHost.load(result.settings, origins=result.origins), origins=result.origins)
-    with asyncio.Runner(loop_factory=_loop_factory(use_uvloop)) as runner:
+    runner = asyncio.Runner(loop_factory=_loop_factory(use_uvloop))
+    code, text = 1, ""
+    try:
         runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
+        code = 0
+    except BaseException as error:
+        text = str(_innermost(error))
+        raise
+    finally:
+        # This waits for the tasks and threads that plugins have left, however long they run.
+        timer = end_in_time(code, text)
+        runner.close()
+        timer.cancel()
+
+
+def end_in_time(code: int, text: str = "") -> threading.Timer:
+    """End the process with an exit code after a few seconds, if it still runs: threads of plugins can keep it from
+    ending. Return the timer that does it.
+
+    `text` is the error with which the process ends; it is written to stderr then.
+    """
+    timer = threading.Timer(_END_S, _end_late, (code, text))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _end_late(code: int, text: str) -> None:
+    others = [t.name for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    _say(
+        "\n".join(
+            (*([text] if text else []), f"Leaving without waiting for {', '.join(others) or 'tasks of plugins'}.")
+        )
+    )
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:

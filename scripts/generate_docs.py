@@ -1,6 +1,7 @@
-"""Write docs/configuration.md from the settings models of mxgw and its built-in plugins.
+"""Write the pages that follow from the code: docs/configuration.md, from the settings models of mxgw and its built-in
+plugins, and the pages of reference, from the docstrings of what plugins and backends import.
 
-With --check nothing is written, and the exit code is 1 when the page is out of date.
+With --check nothing is written, and the exit code is 1 when a page is out of date.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import sys
 import typing
 from collections.abc import Iterator
 from importlib.metadata import distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import api_reference
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from mxgw_core.config import schema
 from mxgw_core.config.models import BackendSettings, Settings
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = PurePosixPath("docs/configuration.md")
 
 INTRO = """\
 # Configuration
@@ -118,7 +121,7 @@ HEAD = "| key | type | default | range | meaning |\n|---|---|---|---|---|"
 
 
 def page() -> str:
-    """Return the whole page."""
+    """Return the page of settings."""
     parts = [INTRO]
     for name in schema.SECTIONS:
         parts.append(f"## [{name}]\n\n{_summary(name)}\n")
@@ -204,20 +207,24 @@ def _range(field: FieldInfo) -> str:
 
 
 def main() -> int:
-    """Write the page; with --check, compare it."""
+    """Write the pages; with --check, compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the page is out of date")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the page is (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a page is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the directory that has docs/ (default: %(default)s)")
     arguments = parser.parse_args()
-    text = page()
-    if not arguments.check:
-        arguments.page.parent.mkdir(parents=True, exist_ok=True)
-        arguments.page.write_text(text, encoding="utf-8")
-        return 0
-    if arguments.page.is_file() and arguments.page.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{arguments.page} is out of date; run: python scripts/generate_docs.py\n")
-    return 1
+    old: list[Path] = []
+    for name, text in {CONFIGURATION: page(), **api_reference.pages()}.items():
+        path = arguments.root / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        if arguments.check:
+            old.append(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for path in old:
+        sys.stderr.write(f"{path} is out of date; run: python scripts/generate_docs.py\n")
+    return 1 if old else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,16 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
 }
 
+# Key: a command that a plugin of this distribution adds. Value: the plugin. It is named when it is not enabled; such a
+# plugin is not loaded to ask it. A test compares this with what the plugins add.
+PLUGINS_OF_COMMANDS = {
+    "dashboard": "dashboard_tui",
+    "keys": "acl",
+    "operators": "acl",
+    "tls": "acl",
+    "top": "metrics",
+}
+
 EXAMPLES = [
     ("mxgw demo", "start here: nothing to install, nothing to configure"),
     ("mxgw serve", "run a gateway on 127.0.0.1:50051"),

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mxgw_cli.commands import COMMANDS, EXAMPLES
+from mxgw_cli.commands import COMMANDS, EXAMPLES, PLUGINS_OF_COMMANDS
 from mxgw_cli.options import chosen_before, settings_parameters
 from mxgw_cli.shell import ExitCode, silence_stdout
 from mxgw_core.command_line import Group
@@ -53,6 +53,10 @@ class RootGroup(Group):
             raise click.UsageError(
                 f"No command {name!r}, and the commands of plugins could not all be loaded:\n  "
                 + "\n  ".join(found.problems)
+            )
+        if command is None and (plugin := PLUGINS_OF_COMMANDS.get(name)) in found.available:
+            raise click.UsageError(
+                f"The command {name!r} comes with the plugin {plugin}, which is not enabled: add it to plugins.enabled."
             )
         if command is None and found.available:
             raise click.UsageError(

@@ -11,8 +11,10 @@ errors, command line helpers and private files are imported from the modules `mx
     access              who callers are, what they are allowed to do; operators; the audit log
     rate_limits         limits for failed attempts and for other rates
     globs               patterns in settings
+    items               the references of items
     events              overflow policies, limits of subscribers, filters, pace, history
     feeds               numbered streams that a plugin adds
+    following           reading all events of any session
     workers             worker processes and orphans
     observation         what the gateway is doing now
     internal_sessions   sessions that a plugin opens, without a client
@@ -21,6 +23,7 @@ errors, command line helpers and private files are imported from the modules `mx
     machine             facts about this process, and requests to stop it
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
+    versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
     files               private files
@@ -65,16 +68,19 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    SelectEvents,
     StandingFilter,
     StreamPace,
     SubscriberLimits,
     Tolerate,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
+from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems, Follower
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
+from mxgw_core.api.items import full_reference, named_items
 from mxgw_core.api.machine import StopKind, StopRequest, control_group, on_stop, quoted, resident_bytes
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
 from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
@@ -96,6 +102,7 @@ from mxgw_core.api.types import (
     own_session,
     peer_address,
 )
+from mxgw_core.api.versions import API_VERSION
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -110,6 +117,7 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "API_VERSION",
     "INTERNAL",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
@@ -148,6 +156,11 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Finding",
+    "Followed",
+    "FollowedBatch",
+    "FollowedGap",
+    "FollowedItems",
+    "Follower",
     "Gateway",
     "Globs",
     "GrpcService",
@@ -181,6 +194,7 @@ __all__ = [
     "Resync",
     "Retention",
     "Select",
+    "SelectEvents",
     "SessionInfo",
     "SessionPredicate",
     "SessionState",
@@ -204,10 +218,12 @@ __all__ = [
     "correlation_id",
     "counter",
     "folded_name",
+    "full_reference",
     "gauge",
     "hookimpl",
     "in_slices",
     "left_behind",
+    "named_items",
     "on_stop",
     "own_session",
     "peer_address",

@@ -19,6 +19,25 @@ T = TypeVar("T")
 # `Operator` who is an administrator. Such a method is always refused for a session of the gateway's own.
 ADMINISTRATOR = "administrator"
 
+# The hooks that decide about access. A plugin that implements one of them must be declared in the entry-point group
+# `mxgw.access`; the gateway does not start without it, and denies what it decides when it fails later.
+# `mxgw_stream_pace` and `mxgw_orphan_verdict` are not among them: without their answers a stream is faster and a worker
+# lives or ends, but nobody reads, writes or sees anything more.
+ACCESS_HOOKS = frozenset(
+    {
+        "mxgw_authenticate",
+        "mxgw_authorize",
+        "mxgw_decided",
+        "mxgw_command_guard",
+        "mxgw_event_filter",
+        "mxgw_item_access",
+        "mxgw_authenticate_operator",
+        "mxgw_renew_operator",
+        "mxgw_operator_left",
+        "mxgw_operator_sessions",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:
@@ -59,8 +78,8 @@ class AccessRequest:
         method: the full gRPC name, for example "/mxgw.v1.SessionService/OpenSession".
         session_id: the session id in the call, "" when there is none.
         find_session: returns the session; use the property `session`.
-        request: the message of the call; None when `moment` is LIST. It can contain passwords and values of tags, so it
-            must not be logged.
+        request: the message of the call, a copy for each plugin; None when `moment` is LIST. It can contain passwords
+            and values of tags, so it must not be logged.
         scope: the scope that the service declares for the method; "" when it declares none.
         items: the items that were passed to the command guards, in the order of the command's inputs; None as long as
             no guard was called.
@@ -108,7 +127,7 @@ class CommandGuard(Protocol):
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         """Return which inputs of a command are denied. Key: the index of the input. Value: the reason. A command that
-        is not a bulk command is itself the input with index 0.
+        is not a bulk command is itself the input with index 0. `command` is a copy for this guard.
 
         For a command that uses item handles, `items` has the item of each handle, in the order of the inputs; None when
         no item has the handle. The decision is valid for exactly these items: if a handle belongs to another item when

@@ -12,7 +12,8 @@ MxgwError
     ├── SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
-    ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable, HistoryUnavailable
+    ├── FeatureNotEnabled, GatewayDraining, HistoryUnavailable
+    ├── DependencyUnavailable ── PluginFailed
     └── InternalError
 
 Programs should use `reason`, which does not change. The text is for people, and says which setting or call would help.
@@ -232,6 +233,14 @@ class DependencyUnavailable(GatewayError):
     """A directory, a database or the like that is needed for the answer cannot be reached. A later call can succeed."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
+
+
+class PluginFailed(DependencyUnavailable):
+    """The plugin that serves the call, or that decides whether it is allowed, has failed. It works again after a
+    restart of the gateway. The metadata has the name of the plugin as `plugin`.
+    """
+
+    reason = "PLUGIN_FAILED"
 
 
 class HistoryUnavailable(GatewayError):

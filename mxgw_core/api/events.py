@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from mxgw_core.api.ranges import check_range
 from mxgw_core.api.types import ItemRecord, SessionInfo
 
 
@@ -15,6 +16,9 @@ class QueueLimits:
 
     `section` is the section of the settings that has these limits as queue_events, queue_bytes and queue_seconds. It is
     named in errors. `bytes_setting` is the full name of the setting for bytes, if it has another name; otherwise "".
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
@@ -23,17 +27,28 @@ class QueueLimits:
     section: str = "events"
     bytes_setting: str = ""
 
+    def __post_init__(self) -> None:
+        check_range("QueueLimits.events", self.events)
+        check_range("QueueLimits.bytes", self.bytes)
+        check_range("QueueLimits.seconds", self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriberLimits:
     """How many subscribers a session can have, and the limits of the lag of each subscriber.
 
     `setting` is the setting that allows more subscribers. The error for a refused subscriber names it.
+
+    Raises:
+        ValueError: `maximum` is less than 1.
     """
 
     maximum: int
     queue: QueueLimits
     setting: str = ""
+
+    def __post_init__(self) -> None:
+        check_range("SubscriberLimits.maximum", self.maximum, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +56,16 @@ class BufferLimit:
     """How many bytes of events can be kept for one session.
 
     `setting` is the setting that allows more bytes. Errors name it.
+
+    Raises:
+        ValueError: `bytes` is less than 1.
     """
 
     bytes: int
     setting: str
+
+    def __post_init__(self) -> None:
+        check_range("BufferLimit.bytes", self.bytes, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +121,35 @@ class Conflate:
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """Keep the unread events for which `keep(server_handle, item_handle, kind)` returns true. Exact Gaps replace the
-    other events.
+    """Keep the unread events for which `keep(item, kind)` returns True. Exact Gaps replace the other events.
 
-    `kind` is a number of the enum `mxgw.v1.EventKind`. `keep` is called once for each item and kind; all these calls
-    together count for the 1 ms that a policy has. The subscriber is disconnected when the kept events are still beyond
-    the limits.
+    `kind` is a number of the enum `mxgw.v1.EventKind`. `keep` is called once for each item and kind that has unread
+    events, in any order. It must return True or False. All these calls together may take 1 ms, and 2 microseconds more
+    for each call. The subscriber is disconnected when the kept events are still beyond the limits.
+
+    An event always goes by the item that caused it, also when its item was removed meanwhile and the handle belongs to
+    another item now. `keep` is not called for events of items that the gateway does not know, or no longer knows: these
+    events are kept. The gateway knows a removed item until the records of items removed later take 2 MiB, which are
+    some thousand items. In a feed of a plugin (`Feed`) no event has an item, so all events are kept there.
     """
 
-    keep: Callable[[int, int, int], bool]
+    keep: Callable[[ItemRecord, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectEvents:
+    """Like `Select`, but `keep(item, kind, sequence)` is called for each unread event, oldest first.
+
+    `sequence` is the number of the event. An event that was kept, and is still unread when the policy answers
+    `SelectEvents` again, is asked about again. A policy that counts must therefore remember up to which sequence it has
+    counted, and answer True for older events: it has kept them before.
+
+    The same time is allowed as for `Select`: 1 ms, and
+    2 microseconds more for each call. Meanwhile the event loop waits, so `Select` is better where all events of an item
+    and kind get the same answer: there the calls are fewer by far.
+    """
+
+    keep: Callable[[ItemRecord, int, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +176,9 @@ class Block:
     then: Disconnect | FailSession | DropOldest
 
 
-Action: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
+Action: TypeAlias = (
+    Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | SelectEvents | Resync | Tolerate | Block
+)
 
 
 @runtime_checkable
@@ -145,7 +188,7 @@ class OverflowPolicy(Protocol):
     The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
     longer, raises an exception, or returns something that is no `Action`, the policy `disconnect` replaces this policy
     for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
-    does not have the methods of this class is replaced by `disconnect` when its subscriber attaches.
+    does not have the methods of this class is a failure of the hook `mxgw_overflow_policy`.
     """
 
     @property
@@ -193,12 +236,20 @@ class Retention:
 
     An event is dropped when any one of the limits is reached. `events` 0 or `bytes` 0 means that nothing is kept;
     `seconds` 0 means that age is no limit. With `snapshots`, clients are allowed to request snapshots.
+
+    Raises:
+        ValueError: a limit is negative or not finite.
     """
 
     events: int
     bytes: int
     seconds: float
     snapshots: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("Retention.events", self.events)
+        check_range("Retention.bytes", self.bytes)
+        check_range("Retention.seconds", self.seconds)
 
     def covering(self, other: Retention) -> Retention:
         """Return the smallest retention that keeps every event that this retention or `other` keeps."""
@@ -218,6 +269,8 @@ class EventFilter(Protocol):
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """Return whether the subscriber gets an event of this item. `kind` is a number of the enum `mxgw.v1.EventKind`.
+
+        Return True or False. Anything else, also None, and an exception end the stream with ACCESS_DENIED.
 
         This is not called for events of items that the gateway does not know, or no longer knows: a subscriber with a
         filter does not get them.
@@ -243,7 +296,8 @@ class StreamPace(Protocol):
     """Limits how many events per second one or more streams get.
 
     Events that wait count as unread, so they can cause an overflow. When a stream ends, its remaining events are sent
-    without waiting. The methods are called in the event loop; an exception ends the stream.
+    without waiting. The methods are called in the event loop; an exception, or a wait that is negative or not finite,
+    ends the stream with PLUGIN_FAILED.
     """
 
     def wait_s(self) -> float:
@@ -257,11 +311,17 @@ class StreamPace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Consecutive older events: the encoded `mxgw.v1.EventBatch`, and its first and last sequence."""
+    """Consecutive older events: the encoded `mxgw.v1.EventBatch`, and its first and last sequence.
+
+    `items` are the records of the items of these events, as `Gateway.follow` gave them to the plugin. A caller whose
+    events are filtered (`EventFilter`) gets only events of items that are known: an event whose `item_serial` is
+    neither in `items` nor known to the session is a gap for this caller.
+    """
 
     first_sequence: int
     last_sequence: int
     events: bytes
+    items: Sequence[ItemRecord] = ()
 
 
 class History(Protocol):

@@ -11,10 +11,11 @@ from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, Sess
 from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.following import Follower
 from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.observation import Observation
 from mxgw_core.api.rate_limits import Attempts
-from mxgw_core.api.types import CloseReason, Identity, ItemRecord, SessionInfo
+from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Position, SessionInfo
 
 
 class Gateway(Protocol):
@@ -89,6 +90,30 @@ class Gateway(Protocol):
 
         Raises:
             AccessDenied: it is a session of the gateway's own.
+        """
+
+    def follow(
+        self, session_id: str, after: Position | None = None, *, name: str = "", batch_bytes: int = 64 * 1024
+    ) -> Follower:
+        """Read all events of a session, also of one of the gateway's own, and hold them until they are acknowledged.
+
+        The hold begins with this call. So the hook `mxgw_session_opened` is early enough to miss nothing: at that
+        moment a new session has no event yet, and a session that was adopted has all events that its worker kept.
+
+        Args:
+            after: the position up to which the plugin has stored the events of the session; what is missing behind it
+                is a gap. `Position(session.epoch, 0)` asks for every event from the first one on. None asks for
+                everything that the log still has, without a gap for what it does not have.
+            name: names the reader in metrics and in the log, usually the name of the plugin.
+            batch_bytes: about the most bytes of events in one batch. Only a batch that is one single block of the
+                worker can be larger.
+
+        Raises:
+            SessionNotFound, SessionGone: no live session has this id.
+            SessionNotReady: the session is starting, ending, or waits for its worker. The hook `mxgw_session_opened` is
+                called when it is ready.
+            PositionForeign: the epoch of `after` is not the one of the session.
+            InvalidRequest: `after` is ahead of the newest event, so that it cannot be a position of this session.
         """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:

@@ -2,9 +2,15 @@
 
 Hooks are plain functions that run in the thread of the event loop, so they must not block. They are called at the
 start, or for a session, a subscriber or a call, but never for a single event: for events, hooks return objects that the
-gateway uses later. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
+gateway uses later. All hooks stand in this one module, though it has more than 400 lines, because they are read
+together. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
 which the settings enable them (this is the order of pluggy), None means "no opinion", and an exception is logged with
 the name of the plugin and counts as None.
+
+A hook fails when it raises any exception, also `SystemExit` and `CancelledError`, and when it returns something else
+than its annotation says: then it means what an exception means. A `GatewayError` is no failure. The same holds for the
+methods of the objects that hooks return. Arguments are copies, so a change of them changes nothing. A call that takes
+longer than `plugins.slow_call_ms` by its own fault is counted and logged.
 """
 
 from __future__ import annotations
@@ -58,6 +64,7 @@ from mxgw_core.api.workers import (
 PROJECT = "mxgw"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+# The decorator for a method of a plugin that implements the hook of the same name.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
@@ -89,8 +96,12 @@ class Hooks:
         """Return an async context manager that is held open while the gateway serves.
 
         When: once at start. The contexts are entered in the order in which the settings enable the plugins, before the
-        first call is served, and are closed in the reverse order after the last session has ended. An exception on
-        entering is a start-up failure of the plugin.
+        first call is served, and are closed in the reverse order after the last session has ended. Each context is
+        entered, held and left in a task of its own. An exception on entering is a start-up failure of the plugin, and
+        so is entering that takes longer than `plugins.start_timeout_s`. When the context ends while the gateway serves,
+        for example because a task in its task group raises, the plugin has failed: its hooks are not called any more,
+        its services answer `PLUGIN_FAILED`, and its feeds end. A context that is not left within
+        `plugins.stop_timeout_s` is cancelled.
         """
 
     @hookspec

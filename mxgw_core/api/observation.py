@@ -15,7 +15,8 @@ from mxgw_core.api.metrics import Metric
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """The state of one plugin. `state` is "loaded", "failed" or "available".
+    """The state of one plugin. `state` is "loaded", "failed" or "available". With `controls_access` it decides about
+    access, so calls are denied when it has failed.
 
     `hook_failures` counts exceptions. Key: the name of a hook. Value: how many exceptions it raised.
     """
@@ -27,6 +28,7 @@ class PluginStatus:
     required: bool
     detail: str
     hook_failures: Mapping[str, int]
+    controls_access: bool = False
 
 
 @dataclass(frozen=True, slots=True)

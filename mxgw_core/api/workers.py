@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mxgw_core.api.ranges import check_range
 from mxgw_core.api.types import CloseReason
 
 
@@ -131,6 +132,9 @@ class Orphan:
         lifetime_s: how many seconds the worker lives on without a gateway.
         adopt_within_s: how many seconds the gateway waits for the worker to connect.
         had_subscriber: whether its session ever had a subscriber. If so, the detach grace begins at the adoption.
+
+    Raises:
+        ValueError: a time is negative or not finite.
     """
 
     spawn: WorkerSpawn
@@ -142,6 +146,10 @@ class Orphan:
     adopt_within_s: float = 10.0
     had_subscriber: bool = False
     closing_detail: str = ""
+
+    def __post_init__(self) -> None:
+        check_range("Orphan.lifetime_s", self.lifetime_s)
+        check_range("Orphan.adopt_within_s", self.adopt_within_s)
 
     @property
     def session_id(self) -> str:

@@ -259,6 +259,19 @@ class EventSettings(SettingsModel):
         description="How long a plugin's history store may take for one page of older events, and to say what it has "
         "(at most 5 s); then it counts as failed.",
     )
+    follow_bytes: int = Field(
+        32 * MIB,
+        ge=MIB,
+        le=LARGEST_BYTES,
+        description="Memory of one session's log that is held for plugins that follow the session, until they have "
+        "acknowledged it; beyond it the oldest events are released, and a plugin that has not read them gets a gap.",
+    )
+    follow_total_bytes: int = Field(
+        256 * MIB,
+        ge=MIB,
+        le=LARGEST_BYTES,
+        description="The same limit for all sessions together; the session that holds the most releases first.",
+    )
 
 
 class WorkerSettings(SettingsModel):
@@ -323,7 +336,18 @@ class PluginsSettings(SettingsModel):
 
     enabled: tuple[str, ...] = Field((), description="Plugins to load, in this order.")
     required: tuple[str, ...] = Field(
-        (), description="Enabled plugins without which the gateway must not start; `acl` always is."
+        (),
+        description="Enabled plugins without which the gateway must not start or go on. Plugins that decide about "
+        "access are always needed for the start.",
+    )
+    start_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="How long the start waits for each plugin; then the plugin has failed."
+    )
+    stop_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="How long the end waits for each plugin; then it is left behind."
+    )
+    slow_call_ms: int = Field(
+        100, ge=1, le=60_000, description="A call of a plugin that takes longer is counted as slow, and logged."
     )
 
     @model_validator(mode="after")

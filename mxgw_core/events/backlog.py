@@ -6,12 +6,13 @@ Entries are runs of events, and gaps, oldest first. An operation that drops even
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from itertools import compress, islice
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.encoding import event_item, record_bounds
+from mxgw_core.events.encoding import record_of
+from mxgw_core.events.filters import Opened, opened
 from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed, unpacked
 
 _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
@@ -20,11 +21,6 @@ _COUNTED = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
 # How many bytes of memory an entry uses, not counting its events.
 _ENTRY_BYTES = 400
-
-# The server handle, the item handle and the kind of an event.
-EventItem: TypeAlias = tuple[int, int, int]
-# An event: its sequence, its handles and kind, and its encoded record.
-_Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 
 class Backlog:
@@ -135,21 +131,25 @@ class Backlog:
             self.put_first(gap, since)
         return dropped
 
-    def select(self, keep: Callable[[set[EventItem]], Container[EventItem]], detail: str) -> int:
-        """Keep only the events of certain items; return how many events were dropped.
+    def select(self, choose: Callable[[Sequence[int], Sequence[int]], Sequence[bool]], detail: str) -> int:
+        """Keep only the events that `choose` keeps; return how many events were dropped.
 
-        `keep` gets all items that have events here, and returns the items to keep. If it raises, no event is dropped.
+        `choose` gets the sequences and the keys (see `Opened`) of all events here, oldest first. It returns for each
+        event whether the event is kept. If it raises, no event is dropped.
         """
         entries = self.drain()
-        before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
         if not entries:
             return 0
+        before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
         kept = entries
         try:
-            known = [_identified(entry) for entry, _ in entries]
-            items = keep({item for events in known if isinstance(events, list) for _, item, _ in events})
+            parts = [entry if isinstance(entry, Gap) else opened(entry) for entry, _ in entries]
+            events = [part for part in parts if isinstance(part, Opened)]
+            sequences = [sequence for part in events for sequence in part.sequences]
+            answers = choose(sequences, [key for part in events for key in part.keys])
             after, until = entries[0][0].first - 1, entries[-1][0].last
-            kept = [(entry, entries[0][1]) for entry in packed(after, _wanted(known, items), until, _DROPPED, detail)]
+            chosen = packed(after, _chosen(parts, answers), until, _DROPPED, detail)
+            kept = [(entry, entries[0][1]) for entry in chosen]
         finally:
             for entry, since in kept:
                 self.append(entry, since)
@@ -194,20 +194,13 @@ def _add_dropped(gaps: list[tuple[Gap, float]], gap: Gap, since: float) -> None:
     gaps.append((gap, since))
 
 
-def _identified(entry: Piece) -> Gap | list[_Identified]:
-    if isinstance(entry, Gap):
-        return entry
-    frame = entry.frame
-    bounds = record_bounds(frame, entry.start)
-    return [
-        (sequence, event_item(frame, body, end), frame[start:end])
-        for sequence, (start, body, end) in enumerate(bounds, entry.first)
-    ]
-
-
-def _wanted(known: Iterable[Gap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
-    for events in known:
-        if isinstance(events, Gap):
-            yield events
+def _chosen(parts: Iterable[Gap | Opened], answers: Iterable[bool]) -> Iterator[Kept]:
+    """Yield the gaps among `parts`, and the events whose answer is true; there is one answer for each event."""
+    rest = iter(answers)
+    for part in parts:
+        if isinstance(part, Gap):
+            yield part
         else:
-            yield from ((sequence, record) for sequence, item, record in events if item in items)
+            events = zip(part.sequences, part.bodies, strict=True)
+            kept = compress(events, islice(rest, len(part.bodies)))
+            yield from ((sequence, record_of(body)) for sequence, body in kept)

@@ -16,18 +16,19 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.errors import GatewayError
+from mxgw_core.api.errors import GatewayError, InvalidRequest, PositionForeign
 from mxgw_core.api.events import EventFilter, OverflowPolicy, QueueLimits, Retention
 from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.types import Position
 from mxgw_core.events.counts import DISCONNECTS, RESUMES, STALL, Rate, SessionCounts, StreamTotals
 from mxgw_core.events.filters import FeedFilters, Filters, ItemFilters
+from mxgw_core.events.following import NO_MEMORY, Following, LogFollower, SessionFollowers
 from mxgw_core.events.history import BrokenPromises
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.overflow import Cancellable, Overflow, drop_oldest
-from mxgw_core.events.pieces import Gap
+from mxgw_core.events.pieces import PIECE_BYTES, Gap
 from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
@@ -36,7 +37,7 @@ from mxgw_core.events.subscriber import Subscriber
 # seconds for which events are retained.
 _AGE_SHARE = 1 / 8
 
-_NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
+_NO_MEMORY = f"{NO_MEMORY}, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -64,6 +65,8 @@ class Distributor:
         self.log = EventLog(clock)
         self.items = items
         self.broken_promises = BrokenPromises()
+        # Stores can lack the records of items, and then they break promises to subscribers with filters only.
+        self.broken_promises_to_filtered = BrokenPromises(self.broken_promises.left)
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
         # The events that were lost before the first subscriber attached. The first subscriber that starts at the
@@ -74,17 +77,22 @@ class Distributor:
         self._unattached = unattached
         self._retention = NOTHING_RETAINED
         self._bound_bytes: int | None = None
+        self._bound_setting = ""
         self._was_attached = False
         self._rate = Rate()
         # Internal readers, for example the dashboard: they are not counted as subscribers, and they are never
         # disconnected before the session ends.
         self._internal: dict[str, Subscriber] = {}
+        # Followers of plugins, which hold the log. A feed of a plugin has none.
+        book = ItemBook(0) if items is None else items
+        self.followers = SessionFollowers(self.log, book, self.trim, self._followers_changed)
         # Key: filters. Value: the object that all subscribers with equal filters share, while one of them is attached.
         self._filters: WeakValueDictionary[tuple[EventFilter, ...], ItemFilters] = WeakValueDictionary()
         self._overflow = Overflow(
             self.counts,
             check_all=self.check,
             has_snapshots=lambda: self.has_snapshots,
+            items=items,
             on_fail_session=on_fail_session,
             clock=clock,
             call_later=call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then)),
@@ -99,9 +107,12 @@ class Distributor:
         self._retention = self._bounded(retention)
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
-    def bound(self, limit_bytes: int) -> None:
-        """Keep at most `limit_bytes` of events, even if plugins ask for more. Must be called before the first event."""
-        self._bound_bytes = limit_bytes
+    def bound(self, limit_bytes: int, setting: str = "") -> None:
+        """Keep at most `limit_bytes` of events, even if plugins ask for more. Must be called before the first event.
+
+        `setting` is the setting of this limit.
+        """
+        self._bound_bytes, self._bound_setting = limit_bytes, setting
         self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
 
     def _bounded(self, retention: Retention) -> Retention:
@@ -183,7 +194,7 @@ class Distributor:
         Raises:
             OutOfOrder: the gap does not follow the head.
         """
-        if self.log.has_begun or self._everyone() or not self.log.head + 1 == gap.first <= gap.last:
+        if self.log.has_begun or self._everyone() or self.followers or not self.log.head + 1 == gap.first <= gap.last:
             self.log.append_gap(gap)
             return
         self.log.start_after(gap.last)
@@ -206,6 +217,8 @@ class Distributor:
         for subscriber in behind:
             if not subscriber.is_timed:
                 subscriber.wake()
+        if self.followers:
+            self.followers.arrived()
         self.trim()
 
     def check(self) -> None:
@@ -236,11 +249,17 @@ class Distributor:
         self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
 
     def _floor(self) -> int:
-        """Return the last sequence that every reader of the log has read; the head when nobody reads the log."""
+        """Return the last sequence that every reader has read and no follower holds; the head without any of them."""
+        floor, held_after = self._read_by_all(), self.followers.held_after
+        return floor if held_after is None else min(floor, held_after)
+
+    def _read_by_all(self) -> int:
         cursors = [s.source.reads_after for s in self._everyone()]
         return min((cursor for cursor in cursors if cursor is not None), default=self.log.head)
 
     def _forgotten(self, forgotten: Gap | None) -> None:
+        if forgotten is not None and self.followers:
+            self.followers.trimmed()
         if forgotten is not None and not self._was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
             self.never_delivered = Gap(
@@ -275,6 +294,14 @@ class Distributor:
         forgotten = self.log.trim_oldest(self._floor())
         self._forgotten(forgotten)
         return forgotten is not None
+
+    def let_go_oldest(self) -> bool:
+        """Forget the oldest entry of the log although a follower holds it. Return whether an entry was forgotten."""
+        until = self.log.after_memory(self.log.memory_bytes - 1)
+        if not self.followers or self._read_by_all() < until:
+            return False
+        self.followers.let_go_until(until, NO_MEMORY)
+        return self.forget_oldest()
 
     def drop_unread(self) -> bool:
         """Drop all unread events of the reader that is furthest behind; a gap reports them.
@@ -382,8 +409,45 @@ class Distributor:
         self._count_readers()
         return subscriber
 
+    def follow(
+        self,
+        following: Following,
+        after: Position | None,
+        *,
+        session_id: str = "",
+        name: str = "",
+        batch_bytes: int = PIECE_BYTES,
+    ) -> LogFollower:
+        """Add a follower that begins behind `after`; with None, at the oldest event of the log.
+
+        Raises:
+            PositionForeign: `after` has another epoch.
+            InvalidRequest: `after` is ahead of the head.
+            GatewayError: the session has ended.
+        """
+        if self.end_error is not None:
+            raise self.end_error
+        place = self.decide(Start.OLDEST_RETAINED if after is None else after)
+        if place.gap is not None and not place.gap.first:
+            foreign = place.gap.reason == GapReason.GAP_REASON_EPOCH_CHANGED
+            error = PositionForeign if foreign else InvalidRequest
+            raise error(place.gap.detail, metadata={"field": "after"})
+        followers, bound_bytes = self.followers, self._bound_bytes
+        followers.limit_bytes, followers.setting = following.session_bytes, "events.follow_bytes"
+        if bound_bytes is not None and bound_bytes < following.session_bytes:
+            followers.limit_bytes, followers.setting = bound_bytes, self._bound_setting
+        return followers.follow(
+            following, place, session_id=session_id, epoch=self.epoch, name=name, batch_bytes=batch_bytes
+        )
+
+    def _followers_changed(self) -> None:
+        """Called when the first follower has come, and when the last one has gone."""
+        self._count_readers()
+        if self.followers.is_complete and not self.followers:
+            self.log.release()
+
     def _count_readers(self) -> None:
-        self.log.is_shared = len(self.subscribers) + len(self._internal) > 1
+        self.log.is_shared = len(self.subscribers) + len(self._internal) + len(self.followers) > 1
 
     def detach(self, subscriber: Subscriber) -> bool:
         """Remove a subscriber or an internal reader; return whether it was the last subscriber of the session."""
@@ -402,7 +466,7 @@ class Distributor:
     def end(self, error: GatewayError) -> None:
         """End every stream with `error` after everything in the log is delivered. Then `attach` raises `error`."""
         if self.end_error is None:
-            self.end_error = error
+            self.end_error = self.followers.end_error = error
             self._overflow.stop()
             for subscriber in self._everyone():
                 subscriber.finish(error)
@@ -412,6 +476,12 @@ class Distributor:
 
         Session, worker and log refer to each other, so otherwise only the garbage collector could free their memory.
         The collector examines old objects only after their number has grown by a quarter. On a large site, most memory
-        would then belong to sessions that have ended.
+        would then belong to sessions that have ended. While followers have not read everything, only what they hold
+        remains.
         """
-        self.log.release()
+        self._retention = self._unattached = NOTHING_RETAINED
+        self.followers.complete()
+        if self.followers:
+            self.trim()
+        else:
+            self.log.release()

@@ -16,9 +16,10 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 
 _HEAD = struct.Struct("<BQBQBB")  # tag, sequence, tag, item serial, tag, kind
 _HEAD_TAGS = (0x09, 0x11, 0x18)
-_ITEM_TAG, _SERVER_TAG = 0x25, 0x28
+_ITEM_TAG = 0x25
 _ITEM_HANDLE = struct.Struct("<i")
 _RECORD_TAG = 0x0A
+_RECORD_START = bytes([_RECORD_TAG])
 # Serials are less than this number, so that a serial and a kind fit into 64 bits together. Source: events.proto.
 SERIALS_END = 1 << 56
 _EVENTS_TAG = bytes([StreamEventsResponse.EVENTS_FIELD_NUMBER << 3 | 2])
@@ -43,6 +44,11 @@ def varint(number: int) -> bytes:
 def events_prefix(batch_bytes: int) -> bytes:
     """Return the bytes that, put in front of an encoded EventBatch of this size, make it a StreamEventsResponse."""
     return _EVENTS_TAG + varint(batch_bytes)
+
+
+def record_of(event: bytes) -> bytes:
+    """Return the record of an encoded Event: its tag, its length, and the event."""
+    return b"".join((_RECORD_START, varint(len(event)), event))
 
 
 def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iterator[tuple[int, int, int]]:
@@ -115,27 +121,3 @@ def fourth_field(data: bytes | bytearray | memoryview, body: int, end: int) -> i
         return 0  # the handle is 0, because protobuf leaves out a field that is 0
     number: int = _ITEM_HANDLE.unpack_from(data, at + 1)[0]
     return number
-
-
-def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int]:
-    """Return `(server_handle, item_handle, kind)` of the Event in `data[body:end]`.
-
-    Raises:
-        MalformedBatch: the event does not begin as the contract says.
-    """
-    kind = event_head(data, body)[2]
-    item_handle, offset = fourth_field(data, body, end), body + _HEAD.size
-    if offset < end and data[offset] == _ITEM_TAG:
-        offset += 5
-    if offset >= end or data[offset] != _SERVER_TAG:
-        return 0, item_handle, kind
-    offset += 1
-    server_handle = shift = 0
-    while offset < end and shift <= 28:
-        byte = data[offset]
-        server_handle |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return server_handle, item_handle, kind
-        offset += 1
-        shift += 7
-    raise MalformedBatch(f"the event at byte {body} has no readable server handle")

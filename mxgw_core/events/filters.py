@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 from weakref import ref
 
 from google.protobuf.message import DecodeError
@@ -21,9 +21,11 @@ from mxgw.worker.v1.worker_pb2 import EventRecords
 from mxgw_core.api.events import EventFilter, StandingFilter
 from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, fourth_field, record_bounds
-from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, chunk_of
+from mxgw_core.plugins.calls import CallFailed, running
+from mxgw_core.plugins.objects import PluginFilter, check_answers, denial
 
 # How many answers of filters are remembered, one for each item and kind, and how many bytes of memory an answer uses.
 _REMEMBERED = 65_536
@@ -60,13 +62,20 @@ class Filters(Protocol):
         """
 
 
+class KnownItems(Protocol):
+    """The items by which filters decide."""
+
+    def get(self, serial: int) -> ItemRecord | None:
+        """Return the item with this serial; None when it is unknown."""
+
+
 class ItemFilters:
     """The filters of a session's events, which decide by item; an event of an unknown item does not pass.
 
     Subscribers with equal filters share one object, so that the filters are asked only once for all these subscribers.
     """
 
-    def __init__(self, filters: Sequence[EventFilter], items: ItemBook) -> None:
+    def __init__(self, filters: Sequence[EventFilter], items: KnownItems) -> None:
         self.filters = tuple(filters)
         self._items = items
         standing = [f for f in self.filters if isinstance(f, StandingFilter)]
@@ -96,7 +105,7 @@ class ItemFilters:
         """
         if not self.is_standing:
             events = opened(chunk)
-            return _cut(chunk, events, list(map(self._asked, events.keys)))
+            return _cut(chunk, events, self._ask(events.keys))
         revisions = tuple(f.revision for f in self._standing)
         if revisions != self._revisions:
             self._answers.clear()
@@ -121,13 +130,28 @@ class ItemFilters:
         chunk.cuts[self._reference] = revisions, cut.passed, None if cut.kept is chunk else cut.kept
         return cut
 
-    def shows(self, item_serial: int, kind: int) -> bool:
-        """Return whether events of this item and kind pass."""
-        item = self._items.get(item_serial)
-        return item is not None and all(f.keep(item, kind) for f in self.filters)
+    def shown(self, item_serials: Iterable[int], kind: int) -> list[bool]:
+        """Return for each of some items whether its events of this kind pass.
 
-    def _asked(self, key: int) -> bool:
-        return self.shows(*identity_of(key))
+        Raises:
+            GatewayError: a filter failed, or has raised this on purpose.
+        """
+        return self._ask([kind << 56 | serial for serial in item_serials])
+
+    def _ask(self, keys: Sequence[int]) -> list[bool]:
+        """Return for each key whether its events pass.
+
+        The filters are asked one after another, each about all events that are left. So each filter is timed and
+        checked once for all these events.
+
+        Raises:
+            GatewayError: a filter failed, or has raised this on purpose.
+        """
+        asked = [(self._items.get(serial), kind) for serial, kind in map(identity_of, keys)]
+        answers = [item is not None for item, _ in asked]
+        for event_filter in self.filters:
+            answers = _answers_of(event_filter, answers, asked)
+        return answers
 
     def _remembered(self, keys: Sequence[int]) -> Sequence[bool | None]:
         """Return the answers for a chunk's events; None for each event whose key is still in `_unasked`."""
@@ -143,26 +167,68 @@ class ItemFilters:
         return answers
 
     def _ask_some(self) -> None:
-        for key in self._unasked[-NAMES_AT_ONCE:]:
-            self._answers[key] = self._asked(key)
+        some = self._unasked[-NAMES_AT_ONCE:]
+        self._answers.update(zip(some, self._ask(some), strict=True))
         del self._unasked[-NAMES_AT_ONCE:]
 
 
+def _answers_of(
+    event_filter: EventFilter, answers: Sequence[bool], asked: Sequence[tuple[ItemRecord | None, int]]
+) -> list[bool]:
+    """Return which events still pass: those with a true answer so far that this filter keeps too."""
+    if not isinstance(event_filter, PluginFilter):
+        return [
+            so_far and event_filter.keep(cast(ItemRecord, of), kind)
+            for so_far, (of, kind) in zip(answers, asked, strict=True)
+        ]
+    try:
+        with event_filter.owner.contained("EventFilter.keep"):
+            keep = event_filter.keep
+            found = [
+                so_far and keep(cast(ItemRecord, of), kind) for so_far, (of, kind) in zip(answers, asked, strict=True)
+            ]
+            check_answers(found)
+    except CallFailed as error:
+        raise event_filter.refusal() from error
+    return found
+
+
 class FeedFilters:
-    """The filters of a plugin's feed. They answer quickly, so one call asks them about all records of a chunk."""
+    """The filters of a plugin's feed. They answer quickly, so one call asks them about all records of a chunk.
+
+    The filters belong to the plugin whose code runs when this object is made.
+    """
 
     def __init__(self, filters: Sequence[FeedFilter]) -> None:
         self._filters = tuple(filters)
+        self._owner = running.get()
 
     def feed(self, chunk: Chunk) -> Passed:
-        """Return what passes of a chunk; see `Filters.feed`."""
+        """Return what passes of a chunk; see `Filters.feed`.
+
+        Raises:
+            GatewayError: a filter failed, or has raised this on purpose.
+        """
         events = opened(chunk)
-        identities = map(identity_of, events.keys)
-        answers = [
-            all(f.keep(about, fourth_field(body, 0, len(body)), kind) for f in self._filters)
-            for (about, kind), body in zip(identities, events.bodies, strict=True)
-        ]
+        if self._owner is None:
+            return _cut(chunk, events, self._answers(events))
+        try:
+            with self._owner.contained("FeedFilter.keep"):
+                answers = self._answers(events)
+                check_answers(answers)
+        except CallFailed as error:
+            raise denial(self._owner, "the records could not be filtered") from error
         return _cut(chunk, events, answers)
+
+    def _answers(self, events: Opened) -> list[bool]:
+        answers = [True] * len(events.keys)
+        records = [
+            (about, fourth_field(body, 0, len(body)), kind)
+            for (about, kind), body in zip(map(identity_of, events.keys), events.bodies, strict=True)
+        ]
+        for f in self._filters:
+            answers = [so_far and f.keep(*record) for so_far, record in zip(answers, records, strict=True)]
+        return answers
 
 
 def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Passed:

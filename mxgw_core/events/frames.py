@@ -12,20 +12,24 @@ from mxgw_core.events.pieces import Gap
 
 def gap_frame(epoch: bytes, gap: Gap) -> bytes:
     """Return a Gap frame. If the range is unknown, its first and last sequence are 0."""
-    count = gap.count
-    if not count and gap.first and gap.reason not in _UNKNOWN_COUNT:
-        count = gap.last - gap.first + 1
     return StreamEventsResponse(
         gap=e.Gap(
             epoch=epoch,
             first_lost=gap.first,
             last_lost=gap.last,
-            count=count,
+            count=lost_events(gap),
             reason=gap.reason,
             detail=gap.detail,
             runs=gap.runs,
         )
     ).SerializeToString()
+
+
+def lost_events(gap: Gap) -> int:
+    """Return how many events were lost in a gap; 0 when it is unknown."""
+    if not gap.count and gap.first and gap.reason not in _UNKNOWN_COUNT:
+        return gap.last - gap.first + 1
+    return gap.count
 
 
 # For gaps with these reasons, the number of lost events does not follow from the range: it is unknown.

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from google.protobuf.message import DecodeError
+
 from mxgw.v1.events_pb2 import EventBatch, GapReason
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import History, HistoryPage
-from mxgw_core.api.types import Position
-from mxgw_core.events.encoding import MalformedBatch
+from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
+from mxgw_core.events.stored_items import StoredItems
+from mxgw_core.plugins.calls import CallFailed, Owner
+from mxgw_core.plugins.tasks import plugin_task
+from mxgw_core.printable import printable
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +39,8 @@ _CLOSE_S = 1.0
 _LOOK_S = 0.25
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 _RETRY_AFTER_S = 1.0
+# How many characters of a wrong answer are shown.
+_SHOWN = 200
 
 
 # The next classes and functions decide which events of a history store a client that resumes is promised.
@@ -49,8 +56,8 @@ class BrokenPromises:
         left: calls of stores that did not end when they were cancelled, see `Store`.
     """
 
-    def __init__(self) -> None:
-        self.left: set[asyncio.Task[object]] = set()
+    def __init__(self, left: set[asyncio.Task[object]] | None = None) -> None:
+        self.left: set[asyncio.Task[object]] = set() if left is None else left
         self._after: int | None = None
 
     def broken(self, done: int) -> None:
@@ -80,11 +87,19 @@ class Older:
     broken_promises: BrokenPromises
 
     async def in_place_of(
-        self, gap: Gap, epoch: bytes, *, is_whole: bool, is_ending: Callable[[], bool] = lambda: False
+        self,
+        gap: Gap,
+        epoch: bytes,
+        *,
+        is_whole: bool,
+        is_ending: Callable[[], bool] = lambda: False,
+        items: StoredItems | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Yield the store's events in the range of `gap`, and a gap for each part of the range that the store lacks.
 
         Args:
+            items: the known items, if the reader's filters decide about the events. Then an event of an item that
+                neither the session nor the page of the event knows is missing.
             is_whole: whether the stream's opening has announced that no event is missing, because the store had said
                 so.
             is_ending: returns True once the reader's stream is about to end, so that little time is left.
@@ -97,21 +112,28 @@ class Older:
         try:
             async with aclosing(self.store.read(epoch, after, until, is_ending)) as pages:
                 async for page in pages:
-                    first, last = page.first_sequence, page.last_sequence
-                    if first <= done or last < first or last > until:
-                        _log.warning(
-                            "the history store of %s gave events %d to %d after %d, until %d",
-                            *(self.store.source, first, last, done, until),
-                        )
-                        break
-                    chunk = _checked(page)
-                    if first > done + 1:
+                    chunk = _checked(page, done, until)
+                    if chunk.first > done + 1:
                         if is_whole:
                             break
-                        yield Gap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-                    self.broken_promises.given(first, last)
-                    yield chunk
-                    done = last
+                        yield Gap(done + 1, chunk.first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+                    for piece in (chunk,) if items is None else items.known(chunk, page.items):
+                        if isinstance(piece, Gap):
+                            if items is not None and not items.is_reported:
+                                items.is_reported = True
+                                _log.warning(
+                                    "the history store of %s gave event %d without the record of its item: callers "
+                                    "with an event filter get a gap",
+                                    *(self.store.source, piece.first),
+                                )
+                            if is_whole:
+                                break
+                        else:
+                            self.broken_promises.given(piece.first, piece.last)
+                        yield piece
+                        done = piece.last
+                    if done < chunk.last:
+                        break
         except Exception as error:
             _failed(self.store, error)
         if done < until and is_whole:
@@ -126,6 +148,11 @@ class Older:
             yield Gap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
 
 
+def is_older(log: EventLog, epoch: bytes, after: Position) -> bool:
+    """Whether the log does not have all events behind a position of its epoch, so that a store may have them."""
+    return after.epoch == epoch and after.sequence < log.oldest - 1
+
+
 async def find_older(
     ask: Callable[[], Store | None], log: EventLog, epoch: bytes, after: Position, broken_promises: BrokenPromises
 ) -> Older | None:
@@ -134,7 +161,7 @@ async def find_older(
     `ask` finds the store. The log changes while the store is asked for its events, so the caller must decide afterwards
     where the stream begins.
     """
-    if after.epoch != epoch or after.sequence >= log.oldest - 1 or (store := ask()) is None:
+    if not is_older(log, epoch, after) or (store := ask()) is None:
         return None
     if store.left:
         _log.warning("the history store of %s was not asked: an earlier call has not ended", store.source)
@@ -153,7 +180,7 @@ async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
         span = await store.span(epoch)
         if span is None:
             return None
-        oldest, newest = span
+        oldest, newest = _checked_span(span)
         if newest <= after:
             return None
         return newest if oldest <= after + 1 else after
@@ -167,19 +194,55 @@ def _failed(store: Store, error: Exception) -> None:
         _log.warning("the history store of %s %s", store.source, error)
     else:
         _log.warning("the history store of %s failed", store.source, exc_info=error)
+    if store.owner is not None and not isinstance(error, CallFailed):
+        store.owner.failed("History", error)
 
 
-def _checked(page: HistoryPage) -> Chunk:
-    """Return the events of a page.
+def _checked_span(span: object) -> tuple[int, int]:
+    """Return a store's answer to `span`.
 
     Raises:
-        DecodeError: the bytes are no encoded batch of events.
-        MalformedBatch: the events are not exactly the consecutive events that the page announces.
+        StoreFailed: it is no pair of sequences.
     """
-    first, last = page.first_sequence, page.last_sequence
-    found = [event.sequence for event in EventBatch.FromString(page.events).events]
+    if isinstance(span, tuple) and len(span) == 2 and all(type(number) is int for number in span):
+        oldest, newest = span
+        if 1 <= oldest <= newest:
+            return oldest, newest
+    raise StoreFailed(
+        f"answered span with {printable(repr(span), _SHOWN)}: it must be None, or the first and the last sequence of a "
+        "run of events"
+    )
+
+
+def _checked(page: object, done: int, until: int) -> Chunk:
+    """Return the events of a page that must lie behind `done` and not behind `until`.
+
+    Raises:
+        StoreFailed: the answer is no page, or not exactly the consecutive events that it announces.
+    """
+    if not isinstance(page, HistoryPage):
+        raise StoreFailed(f"gave {printable(repr(page), _SHOWN)} instead of a HistoryPage")
+    first, last, items = page.first_sequence, page.last_sequence, page.items
+    for name, number in (("first_sequence", first), ("last_sequence", last)):
+        if type(number) is not int:
+            raise StoreFailed(f"gave a page whose {name} is {printable(repr(number), _SHOWN)}: it must be an int")
+    if not done < first <= last <= until:
+        raise StoreFailed(f"gave events {first} to {last} after {done}, until {until}")
+    if not isinstance(page.events, bytes):
+        raise StoreFailed(
+            f"gave a page whose events are of type {type(page.events).__name__}: they must be bytes, an encoded "
+            "EventBatch"
+        )
+    if not isinstance(items, Sequence) or not all(isinstance(item, ItemRecord) for item in items):
+        raise StoreFailed(
+            f"gave a page whose items are {printable(repr(items), _SHOWN)}: they must be a sequence of ItemRecord"
+        )
+    try:
+        found = [event.sequence for event in EventBatch.FromString(page.events).events]
+    except DecodeError as error:
+        raise StoreFailed(f"gave events {first} to {last} as bytes that are no encoded EventBatch") from error
     if found != list(range(first, last + 1)):
-        raise MalformedBatch(f"the page of the events {first} to {last} has others")
+        raise StoreFailed(f"gave a page of the events {first} to {last} that has others")
     return chunk_of(first, last, page.events)
 
 
@@ -187,7 +250,7 @@ def _checked(page: HistoryPage) -> Chunk:
 
 
 class StoreFailed(Exception):
-    """A store did not answer in time, or its call was cancelled.
+    """A store did not answer in time, its call was cancelled, or its answer is wrong.
 
     The text of the error has no subject: in the log the store's name stands before it.
     """
@@ -202,6 +265,7 @@ class Store:
         page_s: how long the store may take for a page.
         last_page_s: how long the store may take for a page once the reader's stream is about to end.
         left: the calls that did not end when they were cancelled. While there are any, the store must not be asked.
+        owner: the plugin; None in tests only.
     """
 
     history: History
@@ -209,6 +273,7 @@ class Store:
     page_s: float
     last_page_s: float
     left: set[asyncio.Task[object]] = field(default_factory=set)
+    owner: Owner | None = None
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         """See `History.span`.
@@ -270,7 +335,10 @@ class Store:
             await self._close(task)
 
     def _begun(self, call: Coroutine[object, object, _T]) -> asyncio.Task[_T]:
-        return asyncio.get_running_loop().create_task(call, name=f"history:{self.source}")
+        name = f"history:{self.source}"
+        if self.owner is not None:
+            return plugin_task(self.owner, "History", call, name=name)
+        return asyncio.get_running_loop().create_task(call, name=name)
 
     async def _close(self, task: asyncio.Task[_T]) -> None:
         """Cancel a call that has not ended, and wait up to `_CLOSE_S` for its end. Then leave the call running."""

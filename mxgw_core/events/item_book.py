@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1 import worker_pb2 as w
@@ -58,6 +59,14 @@ class ItemBook:
     def get(self, serial: int) -> ItemRecord | None:
         """Return the item with this serial; None when the serial is unknown, or its record was forgotten."""
         return self._items.get(serial)
+
+    def begun_after(self, serial: int) -> Sequence[ItemRecord]:
+        """Return the known items with a larger serial, in the order of their serials."""
+        if serial >= self._newest:
+            return ()
+        begun = list(takewhile(lambda record: record.serial > serial, reversed(self._items.values())))
+        begun.reverse()
+        return begun
 
     def current(self, server_handle: int, item_handle: int) -> ItemRecord | None:
         """Return the item that has this handle now, according to the worker's reports; None if no item has it."""

@@ -11,7 +11,7 @@ The module has more than 400 lines, because segments, joined messages and trimmi
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -49,6 +49,8 @@ class _Segment:
     last: int
     # How many segments were begun before this segment.
     number: int
+    # `EventLog.appended_memory` before this segment was begun.
+    memory_before: int
     data: bytearray = field(default_factory=bytearray)
     # The first sequence, the offset and the time of each appended block. Most reads begin at the beginning of a block.
     starts: list[int] = field(default_factory=list)
@@ -106,6 +108,7 @@ class _Hole:
 
     gap: Gap
     time: float
+    memory_before: int
     events: int = 0
     size: int = 0
 
@@ -148,7 +151,6 @@ class EventLog:
         self._holes = 0
         # The last sequence of the newest gap that was ever appended: all events behind this sequence were appended.
         self.unbroken_after = 0
-        self._blocks = 0
         self._begun = 0
         # An event that comes more than this many seconds after the first event of a segment begins a new segment. A
         # segment is forgotten only as a whole, so its events must not differ much in age.
@@ -157,6 +159,8 @@ class EventLog:
         # bytes that a reader has taken, are the reader's lag.
         self.appended_events = 0
         self.appended_bytes = 0
+        # About how many bytes of memory everything that was ever appended has used, gaps included.
+        self.appended_memory = 0
         # The kept joined messages. Key: the sequence before the message, and the size limit. When events are appended,
         # small messages are forgotten, because a message joined now would have the new events too. Large messages stay
         # kept, because joining them again would cost more.
@@ -183,7 +187,7 @@ class EventLog:
     @property
     def memory_bytes(self) -> int:
         """About how many bytes of memory the events use, including the numbers by which they are found."""
-        return self.bytes + self._blocks * _BLOCK_BYTES + self._holes * _HOLE_BYTES
+        return self.memory_after(self.oldest - 1)
 
     @property
     def shared_bytes(self) -> int:
@@ -210,15 +214,15 @@ class EventLog:
         ):
             tail.append(first, last, data, now)
         else:
-            segment = _Segment(first, last, self._begun)
+            segment = _Segment(first, last, self._begun, self.appended_memory)
             self._begun += 1
             segment.append(first, last, data, now)
             self._push(segment)
         self.events += last - first + 1
         self.bytes += len(data)
-        self._blocks += 1
         self.appended_events += last - first + 1
         self.appended_bytes += len(data)
+        self.appended_memory += len(data) + _BLOCK_BYTES
 
     def append_gap(self, gap: Gap) -> None:
         """Append a gap: a range that no event will fill.
@@ -227,8 +231,9 @@ class EventLog:
             OutOfOrder: the gap does not begin at the next sequence, or its range is empty.
         """
         self._advance(gap.first, gap.last)
-        self._push(_Hole(gap, self.clock()))
+        self._push(_Hole(gap, self.clock(), self.appended_memory))
         self._holes += 1
+        self.appended_memory += _HOLE_BYTES
         self.unbroken_after = gap.last
 
     def start_after(self, sequence: int) -> None:
@@ -246,7 +251,7 @@ class EventLog:
         self._entries.clear()
         self._firsts.clear()
         self.drop_shared()
-        self.events = self.bytes = self._holes = self._blocks = 0
+        self.events = self.bytes = self._holes = 0
 
     def _advance(self, first: int, last: int) -> None:
         if first != self.head + 1 or last < first:
@@ -348,6 +353,23 @@ class EventLog:
             size += entry.size
         return events, size
 
+    def memory_after(self, after: int) -> int:
+        """Return about how many bytes of memory the entries use that have events or gaps behind `after`."""
+        if after >= self.head or not self._entries:
+            return 0
+        return self.appended_memory - self._entries[max(0, bisect_right(self._firsts, after + 1) - 1)].memory_before
+
+    def after_memory(self, limit_bytes: int) -> int:
+        """Return the sequence behind which the log uses about `limit_bytes` of memory at most.
+
+        It lies between two entries. The newest entry always lies behind it, even if it is larger than the limit.
+        """
+        if not self._entries:
+            return self.head
+        begin = self.appended_memory - limit_bytes
+        index = bisect_left(self._entries, begin, key=lambda entry: entry.memory_before)
+        return self._entries[min(index, len(self._entries) - 1)].first - 1
+
     def skip(self, after: int, events: int) -> int:
         """Return the sequence that lies `events` events behind `after`; the head when fewer events follow."""
         if events <= 0 or after >= self.head:
@@ -381,10 +403,7 @@ class EventLog:
         for entry in self._entries:
             if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, seconds):
                 break
-            if isinstance(entry, _Segment):
-                self._blocks -= len(entry.starts)
-            else:
-                self._holes -= 1
+            self._holes -= isinstance(entry, _Hole)
             self.events -= entry.events
             self.bytes -= entry.size
             drop += 1

@@ -14,7 +14,9 @@ from mxgw_core.api.errors import GatewayError, SubscriberOverflow
 from mxgw_core.api.events import Action, Lag, OverflowPolicy
 from mxgw_core.events.counts import OVERFLOW, STALL, SessionCounts
 from mxgw_core.events.encoding import MalformedBatch
-from mxgw_core.events.policy_guard import OverBudget, PolicyGuard
+from mxgw_core.events.item_book import ItemBook
+from mxgw_core.events.policy_guard import NoAnswer, OverBudget, PolicyGuard
+from mxgw_core.events.selecting import Choice, by_event, by_item
 from mxgw_core.events.sources import (
     Aside,
     FromLog,
@@ -128,6 +130,7 @@ class Overflow:
     Args:
         check_all: checks every reader again; called when the waiting time of a `Tolerate` has expired.
         has_snapshots: returns whether the subscribers of the session can have snapshots.
+        items: the items of the session; None for a feed of a plugin.
         on_fail_session: called when a policy asks for the session to be faulted.
         call_later: works like `call_later` of the event loop, in seconds of `clock`.
 
@@ -142,6 +145,7 @@ class Overflow:
         *,
         check_all: Callable[[], None],
         has_snapshots: Callable[[], bool],
+        items: ItemBook | None,
         on_fail_session: Callable[[str], object],
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
@@ -150,6 +154,7 @@ class Overflow:
         self._guard = PolicyGuard(counts)
         self._check_all = check_all
         self._has_snapshots = has_snapshots
+        self._items = items
         self._on_fail_session = on_fail_session
         self._clock = clock
         self._call_later = call_later
@@ -196,7 +201,7 @@ class Overflow:
             self._carry_out(action, subscriber, lag)
         except MalformedBatch:
             raise  # the worker sent malformed events, so the policy has not failed
-        except OverBudget as error:
+        except (OverBudget, NoAnswer) as error:
             self._guard.failed(subscriber, str(error))
             self._disconnect(subscriber, lag)
         except Exception:
@@ -225,10 +230,9 @@ class Overflow:
                     # The events that remain after conflating still exceed the limits.
                     self._disconnect(subscriber, lag)
             case actions.Select(keep):
-                subscriber.source = aside = set_aside(source)
-                aside.backlog.select(lambda items: self._guard.wanted(keep, items), why)
-                if subscriber.is_over_limit():
-                    self._disconnect(subscriber, lag)
+                self._select(subscriber, source, by_item(keep, self._items, self._guard), lag)
+            case actions.SelectEvents(keep_event):
+                self._select(subscriber, source, by_event(keep_event, self._items, self._guard), lag)
             case actions.Resync():
                 subscriber.source = drop_oldest(source, 0, why)
                 if self._has_snapshots():
@@ -237,6 +241,12 @@ class Overflow:
                 self._tolerate(recheck_s)
             case actions.Block():
                 self._block(subscriber, lag, action)
+
+    def _select(self, subscriber: Subscriber, source: FromLog | Aside | Gathering, choose: Choice, lag: Lag) -> None:
+        subscriber.source = aside = set_aside(source)
+        aside.backlog.select(choose, subscriber.why_dropped)
+        if subscriber.is_over_limit():
+            self._disconnect(subscriber, lag)
 
     def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
         if subscriber.is_internal:  # internal readers are never disconnected; they continue with new events

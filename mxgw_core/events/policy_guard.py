@@ -9,11 +9,10 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedPolicy
-from mxgw_core.events.backlog import EventItem
 from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.printable import printable
@@ -23,7 +22,8 @@ log = logging.getLogger(__name__)
 
 # How long one call of a policy may keep the event loop busy (docs/reference/streams.md#policy-budget).
 POLICY_BUDGET_S = 0.001
-# `Select.keep` may take this time for each item that it is asked about, in addition to POLICY_BUDGET_S for all items.
+# `keep` of the actions `Select` and `SelectEvents` may take this time for each answer, in addition to POLICY_BUDGET_S
+# for all answers.
 _ANSWER_BUDGET_S = 0.000_002
 
 
@@ -49,7 +49,7 @@ class PolicyGuard:
         """Return `policy`, or the policy `disconnect` if `policy` lacks something that a policy must have."""
         try:
             problem = _problem_with(policy)
-        except Exception as error:
+        except BaseException as error:
             problem = f"raised {type(error).__name__} when looked at"
         if problem:
             self._failed(type(policy).__name__, source or type(policy).__module__, problem)
@@ -63,7 +63,7 @@ class PolicyGuard:
         try:
             with budget:
                 action: Action = subscriber.policy.on_overflow(lag)
-        except Exception:
+        except BaseException:
             self.failed(subscriber, "raised", exc_info=True)
             return Disconnect()
         if budget.overrun_s:
@@ -74,9 +74,9 @@ class PolicyGuard:
             return Disconnect()
         return action
 
-    def wanted(self, keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
-        """Return the items that `Select.keep` of a policy's action keeps; see the function `wanted`."""
-        return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+    def answers(self, keep: Callable[..., bool], questions: Iterable[Sequence[object]]) -> list[bool]:
+        """Return what `keep` of a policy's action answers to each question; see the function `answers`."""
+        return answers(keep, questions, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
 
     def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
         """Count and log that the policy of a subscriber failed."""
@@ -145,30 +145,36 @@ class OverBudget(Exception):
     """Code of a plugin took too long; the text says how long."""
 
 
-def wanted(
-    keep: Callable[[int, int, int], bool], items: Iterable[EventItem], budget_s: float, per_answer_s: float
-) -> set[EventItem]:
-    """Return the items for which `keep(server_handle, item_handle, kind)` is true.
+class NoAnswer(Exception):
+    """Code of a plugin returned neither True nor False; the text says what it returned."""
+
+
+def answers(
+    keep: Callable[..., bool], questions: Iterable[Sequence[object]], budget_s: float, per_answer_s: float
+) -> list[bool]:
+    """Call `keep` with each of `questions` as its arguments, and return the answers in the same order.
 
     Raises:
         OverBudget: all answers together took longer than `budget_s` plus `per_answer_s` for each answer.
+        NoAnswer: `keep` returned neither True nor False.
         Exception: what `keep` raises.
     """
-    found: set[EventItem] = set()
-    rest, asked = iter(items), 0
+    found: list[bool] = []
+    rest = iter(questions)
     while True:  # when the time is over by no fault of `keep`, the loop continues with a new budget
         with Budget(budget_s) as budget:
             began = time.perf_counter()
             until = began + budget_s
-            for item in rest:
-                asked += 1
+            for question in rest:
                 until += per_answer_s
-                if keep(*item):
-                    found.add(item)
+                answer = keep(*question)
+                if answer is not True and answer is not False:
+                    raise NoAnswer(f"returned {printable(repr(answer), 80)} from keep, which is neither True nor False")
+                found.append(answer)
                 if time.perf_counter() > until:
                     budget.budget_s = until - began
                     break
             else:
                 return found
         if budget.overrun_s:
-            raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {asked} items")
+            raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {len(found)} answers")

@@ -19,7 +19,7 @@ from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Lag, OverflowPolicy, QueueLimits
 from mxgw_core.events.counts import GAP_FRAMES, LOST, SessionCounts, SubscriberCounts
-from mxgw_core.events.filters import Filters, Passed
+from mxgw_core.events.filters import Filters, ItemFilters, Passed
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece
 from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWanted
@@ -109,6 +109,9 @@ class Subscriber:
         self.place = place
         self.source: Source = first_source(log, place.cursor, policy, gap)
         self.filters = filters
+        # The filters of a history store's events, while such events are sent to a reader with filters. They know the
+        # items that the store knows.
+        self.fed_filters: ItemFilters | None = None
         self.counts = SubscriberCounts()
         self._counts_of_session = session_counts
         self.delivered = place.delivered
@@ -160,7 +163,8 @@ class Subscriber:
     def memory_bytes(self) -> int:
         """About how many bytes of memory the reader's unread events outside the log use."""
         staged = sum(piece.batch_bytes for piece in self._staged if isinstance(piece, Chunk))
-        return self.source.memory_bytes + staged
+        remembered = 0 if self.fed_filters is None else self.fed_filters.memory_bytes
+        return self.source.memory_bytes + staged + remembered
 
     @property
     def is_caught_up(self) -> bool:
@@ -284,7 +288,7 @@ class Subscriber:
                 self._staged += (piece,) if self._snapshot is None else self._snapshot.feed(piece)
                 continue
             staged = len(self._staged)
-            output = self._pass_on()
+            output = self._pass_on(self.filters)
             if output is not None or len(self._staged) == staged:
                 return output
 
@@ -295,7 +299,7 @@ class Subscriber:
     def take_fed(self, limit_bytes: int) -> Output | None:  # noqa: ARG002 - a store's pages are as large as they are
         """Return what to send next of the pieces given to `feed`; None after the last one, or while `is_asking`."""
         while staged := len(self._staged):
-            output = self._pass_on()
+            output = self._pass_on(self.fed_filters or self.filters)
             if output is not None or len(self._staged) == staged:
                 return output
         return None
@@ -342,14 +346,14 @@ class Subscriber:
         backlog = self.source.backlog
         return backlog is not None and backlog.begins_without_range
 
-    def _pass_on(self) -> Output | None:
+    def _pass_on(self, filters: Filters | None) -> Output | None:
         """Pass the oldest waiting piece through the filters; count and return what passes."""
         piece = self._staged[0]
-        if self.filters is None or isinstance(piece, Gap):
+        if filters is None or isinstance(piece, Gap):
             self._staged.popleft()
             self._hand_over(piece)
             return piece
-        passed = self.filters.feed(piece)
+        passed = filters.feed(piece)
         if passed is None:
             return None
         self._staged.popleft()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, counter, gauge
 from mxgw_core.events import counts as f
+from mxgw_core.events.following import Following
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
@@ -118,6 +119,7 @@ def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]
         *_logs(registry),
         *_memory(registry.memory),
         *_lags(registry, limit),
+        *_followers(registry.following, limit),
     ]
 
 
@@ -178,4 +180,46 @@ def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
             ("mxgw_subscriber_lag_seconds", "Age of the oldest event that some subscriber has not read.", seconds),
             ("mxgw_subscriber_queue_bytes", "Memory held for subscribers alone, after their policies acted.", held),
         )
+    ]
+
+
+def _followers(following: Following, limit: LabelLimit) -> list[Metric]:
+    """Return the metrics of plugins that follow sessions, with the name that each follower has as a label."""
+    count: dict[tuple[str, ...], float] = defaultdict(int)
+    events: dict[tuple[str, ...], float] = defaultdict(int)
+    size: dict[tuple[str, ...], float] = defaultdict(int)
+    lost: dict[tuple[str, ...], float] = defaultdict(int)
+    for follower in following.followers:
+        name = limit.folded("mxgw_followers", (follower.name,))
+        lag_events, lag_bytes = follower.lag
+        count[name] += 1
+        events[name] = max(events[name], lag_events)
+        size[name] = max(size[name], lag_bytes)
+    for follower_name, lost_events in following.lost_events.items():
+        lost[limit.folded("mxgw_followers", (follower_name,))] += lost_events
+    return [
+        *(
+            Metric(name, kind, text, ("follower",), [MetricSample(values[f], f) for f in sorted(values)])
+            for name, kind, text, values in (
+                ("mxgw_followers", MetricKind.GAUGE, "Sessions that plugins follow, by follower.", count),
+                (
+                    "mxgw_follower_lag_events",
+                    MetricKind.GAUGE,
+                    "Events of a log that a follower has not acknowledged, in the session where they are most.",
+                    events,
+                ),
+                ("mxgw_follower_lag_bytes", MetricKind.GAUGE, "The bytes of such events, where they are most.", size),
+                (
+                    "mxgw_follower_lost_events_total",
+                    MetricKind.COUNTER,
+                    "Events that the log released before a follower had read them; gaps tell the follower.",
+                    lost,
+                ),
+            )
+        ),
+        gauge(
+            "mxgw_follower_held_bytes",
+            "Memory of all logs that is held until followers acknowledge it; events.follow_total_bytes limits it.",
+            following.held_bytes,
+        ),
     ]

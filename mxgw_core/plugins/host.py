@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
-from types import MappingProxyType
 from typing import Any
 
 import pluggy
 
-from mxgw_core.api.errors import GatewayError, PluginError, SettingsError
+from mxgw_core.api.access import ACCESS_HOOKS
+from mxgw_core.api.errors import PluginError, PluginFailed, SettingsError
 from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
-from mxgw_core.plugins.discovery import PluginRecord, PluginState
-from mxgw_core.plugins.loading import HOOKS, LoadFailure, describe, plugin_object, register
+from mxgw_core.plugins.call_times import LOADING
+from mxgw_core.plugins.calls import Answer, PluginCalls
+from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
 from mxgw_core.plugins.section import apply_section
+from mxgw_core.plugins.watching import CallWatch
 
 log = logging.getLogger(__name__)
 
-# Texts of exceptions from these hooks are not logged, because they can contain credentials.
-_CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer of one plugin to one hook: a value that is not None, or the exception that the hook raised."""
-
-    plugin: str
-    value: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Implementation:
-    plugin: str
-    function: Callable[..., Any]
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hook:
-    arguments: frozenset[str]
-    firstresult: bool
-    implementations: tuple[_Implementation, ...]
-
 
 class PluginHost:
-    """The loaded plugins. Make a host with `load`. All methods but `fail` can be called in any thread."""
+    """The loaded plugins. Make a host with `load`. All methods but `fail` can be called in any thread.
+
+    Attributes:
+        calls: calls the hooks of the loaded plugins; also for the objects that hooks have returned.
+    """
 
     def __init__(self) -> None:
         self._plugins = pluggy.PluginManager(PROJECT)
         self._plugins.add_hookspecs(Hooks)
         self._records: dict[str, PluginRecord] = {}
-        self._failures: dict[tuple[str, str], int] = {}
-        self._counting = threading.Lock()
-        self._hooks: Mapping[str, _Hook] = {}
+        self.calls = PluginCalls(self._records)
         self._prepare()
 
     @classmethod
@@ -74,32 +53,36 @@ class PluginHost:
 
         Raises:
             SettingsError: the section of a plugin is wrong. The text reports the problems of all plugins at once.
-            PluginError: a required plugin cannot be used, or several distributions have an enabled plugin of the same
-                name.
+            PluginError: a plugin that is required or decides about access cannot be used, or no distribution or several
+                have an enabled plugin.
         """
         host = cls()
+        host.calls.slow_call_s = settings.plugins.slow_call_ms / 1000
         installed = discovery.installed_entries()
+        access = discovery.access_declarations(installed)
         settings_problems: list[str] = []
         fatal: list[str] = []
         for name in settings.plugins.enabled:
             entries = installed.get(name, [])
-            required = name in settings.plugins.required or name in discovery.ALWAYS_REQUIRED
+            # What is not installed, or not known for sure, can be what decides about access.
+            required = name in settings.plugins.required or len(entries) != 1
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
-                host._load_one(name, entries, installed, settings, origins or {})
+                with host._loading(name, settings):
+                    host._load_one(name, entries, installed, access, settings, origins or {})
             except SettingsError as error:
                 settings_problems.append(str(error))
                 host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
             except LoadFailure as error:
                 log.debug("plugin %s failed to load", name, exc_info=error)
                 host._refuse(name, str(error))
-                if required or len(entries) > 1:
-                    fatal.append(_sentence(host._records[name]))
+                if host._records[name].required:
+                    fatal.append(sentence_of(host._records[name]))
             else:
                 log.info("plugin %s loaded from %s", name, " ".join(origin))
         for name, entries in installed.items():
-            host._records.setdefault(name, discovery.available(name, entries))
+            host._records.setdefault(name, discovery.available(name, entries, access))
         _warn_about_orphaned_sections(settings, installed)
         host._prepare()
         if not keep_going:
@@ -120,7 +103,7 @@ class PluginHost:
 
         A `GatewayError` does not count, because plugins raise it on purpose.
         """
-        return MappingProxyType(self._failures)
+        return self.calls.failures
 
     def source_of(self, plugin: str) -> str:
         """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
@@ -129,45 +112,15 @@ class PluginHost:
 
     def implements(self, hook: str) -> bool:
         """Return whether any loaded plugin implements the hook."""
-        return bool(self._hooks[hook].implementations)
+        return bool(self.calls.implementations(hook))
 
     def hooks_of(self, plugin: str) -> Sequence[str]:
         """Return the hooks that a plugin implements. The sequence is empty when the plugin is not loaded."""
-        return [name for name, hook in self._hooks.items() if any(i.plugin == plugin for i in hook.implementations)]
+        return [name for name in HOOKS if any(i.plugin == plugin for i in self.calls.implementations(name))]
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
-        """Call the hook of each plugin, beginning with the plugin that was loaded last. Return the answers in this
-        order.
-
-        When a hook returns None, there is no answer. When it raises an exception, the answer has it as `error`.
-        Exceptions are counted, and the first exception of each hook is logged as a warning; but a `GatewayError`, which
-        plugins raise on purpose, is neither counted nor logged. For a hook with `firstresult`, no further plugin is
-        called after the first value or `GatewayError`.
-
-        Raises:
-            KeyError: there is no such hook.
-            TypeError: the arguments are not those of the hook.
-        """
-        prepared = self._hooks[hook]
-        if arguments.keys() != prepared.arguments:
-            raise TypeError(f"{hook} takes {sorted(prepared.arguments)}, not {sorted(arguments)}")
-        answers: list[Answer] = []
-        for implementation in prepared.implementations:
-            try:
-                value = implementation.function(*[arguments[name] for name in implementation.arguments])
-            except GatewayError as error:
-                answers.append(Answer(implementation.plugin, error=error))
-                if prepared.firstresult:
-                    break
-            except Exception as error:
-                self._note(implementation.plugin, hook, error)
-                answers.append(Answer(implementation.plugin, error=error))
-            else:
-                if value is not None:
-                    answers.append(Answer(implementation.plugin, value))
-                    if prepared.firstresult:
-                        break
-        return answers
+        """Call the hook of each plugin, and return the answers. See `PluginCalls.ask`."""
+        return self.calls.ask(hook, arguments)
 
     def fail(self, plugin: str, detail: str) -> None:
         """Mark a loaded plugin as FAILED. Its hooks are not called any more. Call this in the event loop only.
@@ -178,72 +131,145 @@ class PluginHost:
         self._refuse(plugin, detail)
         self._prepare()
         if self._records[plugin].required:
-            raise PluginError(_sentence(self._records[plugin]))
+            raise PluginError(sentence_of(self._records[plugin]))
+
+    def take_down(self, plugin: str, detail: str) -> PluginRecord:
+        """Mark a plugin as FAILED that fails while the gateway serves. Its hooks are not called any more; but when the
+        plugin decides about access, each access hook fails with an error, so that what it decides is denied.
+
+        Return the record of the plugin. Call this in the event loop only.
+        """
+        record = self._records[plugin] = replace(self._records[plugin], state=PluginState.FAILED, detail=detail)
+        if record.controls_access:
+            for hook in ACCESS_HOOKS.intersection(self.hooks_of(plugin)):
+                self.calls.closed[plugin, hook] = partial(self.failure, plugin)
+            log.error(
+                "%s. What it decides is denied from now on, and health checks are answered NOT_SERVING. Correct the "
+                "cause, and restart the gateway",
+                sentence_of(record),
+            )
+        else:
+            self._plugins.unregister(name=plugin)
+            log.warning("%s. Its hooks are not called any more until a restart of the gateway", sentence_of(record))
+        self._prepare()
+        return record
+
+    def failure(self, plugin: str) -> PluginFailed:
+        """Return a new error for a call that needs a plugin that has failed."""
+        text = f"the plugin {plugin!r} of the gateway has failed; it works again after a restart of the gateway"
+        if self._records[plugin].controls_access:
+            text += ", and until then all that it decides is denied"
+        return PluginFailed(text, metadata={"plugin": plugin})
+
+    def check(self, hook: str) -> None:
+        """Make sure that no plugin has failed that decides by this access hook.
+
+        Raises:
+            PluginFailed: such a plugin has failed.
+        """
+        for (_, closed), failure in self.calls.closed.items():
+            if closed == hook:
+                raise failure()
+
+    def is_open(self, hook: str) -> bool:
+        """Return whether no plugin has failed that decides by this access hook."""
+        return not any(closed == hook for _, closed in self.calls.closed)
+
+    @contextmanager
+    def _loading(self, name: str, settings: Settings) -> Iterator[None]:
+        """End the process when the block, which loads a plugin, hangs. The log then names the plugin."""
+        watch = CallWatch(self.calls, settings.plugins.start_timeout_s)
+        with watch, self.calls.owner(name, LOADING).at_work(LOADING):
+            yield
 
     def _load_one(
         self,
         name: str,
         entries: list[EntryPoint],
         installed: Mapping[str, object],
+        access: AccessDeclarations,
         settings: Settings,
         origins: Mapping[str, str],
     ) -> None:
         if not entries:
-            match = nearest(name, installed)
-            raise LoadFailure(
-                "is it installed? No distribution offers a plugin of this name"
-                + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there")
-            )
+            raise LoadFailure(_not_installed(name, installed, access))
         if len(entries) > 1:
             raise LoadFailure(discovery.clash(name, entries))
-        register(self._plugins, plugin_object(entries[0]), name)
-        self._prepare()
+        entry = entries[0]
+        mistake = access.mistake(entry)
+        if mistake or access.has(entry):
+            self._mark_access(name)
+        if mistake:
+            raise LoadFailure(mistake)
+        try:
+            self._register(name, entry, access)
+        except LoadFailure:
+            raise
+        except Exception as error:  # for example a property of the plugin that raises
+            raise LoadFailure(f"registering it raised {describe(error)}") from error
         declared = None
-        for implementation in self._hooks["mxgw_settings"].implementations:
+        for implementation in self.calls.implementations("mxgw_settings"):
             if implementation.plugin == name:
                 try:
                     declared = implementation.function()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
         apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+
+    def _register(self, name: str, entry: EntryPoint, access: AccessDeclarations) -> None:
+        found = imported(entry)
+        # The hooks of the class are known also when the constructor fails.
+        self._check_access(name, entry, found, access)
+        plugin = made(found)
+        self._check_access(name, entry, plugin, access)
+        register(self._plugins, plugin, name)
+        self._prepare()
+
+    def _check_access(self, name: str, entry: EntryPoint, plugin: object, access: AccessDeclarations) -> None:
+        """Refuse a plugin that decides about access, and whose distribution does not say so."""
+        hooks = access_hooks_of(plugin)
+        if hooks and not access.has(entry):
+            self._mark_access(name)
+            raise LoadFailure(
+                f"it has {hooks[0]}, and its distribution does not say that it decides about access. Add to its "
+                f"pyproject.toml, and install it again: {discovery.access_line(entry)}"
+            )
+
+    def _mark_access(self, name: str) -> None:
+        self._records[name] = replace(self._records[name], required=True, controls_access=True)
 
     def _refuse(self, name: str, detail: str) -> None:
         if self._plugins.has_plugin(name):
             self._plugins.unregister(name=name)
         record = self._records[name] = replace(self._records[name], state=PluginState.FAILED, detail=detail)
-        log.warning("%s", _sentence(record))
+        log.warning("%s", sentence_of(record))
 
     def _prepare(self) -> None:
-        """Store for each hook the functions of the plugins in the order of the calls, so that `ask` is quick."""
-        prepared = {}
-        for name in HOOKS:
-            options = self._plugins.parse_hookspec_opts(Hooks, name)
-            parameters = inspect.signature(getattr(Hooks, name)).parameters
-            # pluggy's list is in the reverse of the order in which the functions must be called.
-            implementations = reversed(getattr(self._plugins.hook, name).get_hookimpls())
-            prepared[name] = _Hook(
-                frozenset(parameters) - {"self"},
-                bool(options and options["firstresult"]),
-                tuple(_Implementation(i.plugin_name, i.function, tuple(i.argnames)) for i in implementations),
-            )
-        self._hooks = prepared
-
-    def _note(self, plugin: str, hook: str, error: Exception) -> None:
-        with self._counting:
-            count = self._failures[plugin, hook] = self._failures.get((plugin, hook), 0) + 1
-        distribution = self._records[plugin].distribution
-        what = describe(error, with_text=hook not in _CREDENTIAL_HOOKS)
-        if count == 1:
-            log.warning("plugin %s (%s): %s raised %s; later ones are only counted", plugin, distribution, hook, what)
-        else:
-            log.debug("plugin %s (%s): %s raised %s, %d times now", plugin, distribution, hook, what, count)
+        self.calls.prepare(self._plugins)
 
 
-def _sentence(record: PluginRecord) -> str:
+def sentence_of(record: PluginRecord) -> str:
+    """Return the sentence that reports that a plugin has failed, with its distribution and the reason."""
     source = f" of {record.distribution} {record.version}" if record.distribution else ""
+    if record.controls_access:
+        return f"plugin {record.name!r}{source}, which decides about access, cannot be used: {record.detail}"
     need = "required plugin" if record.required else "plugin"
     return f"{need} {record.name!r}{source} cannot be used: {record.detail}"
+
+
+def _not_installed(name: str, installed: Mapping[str, object], access: AccessDeclarations) -> str:
+    if distributions := access.without_plugin(name):
+        return f"{distributions} has it in the entry points {ACCESS_GROUP!r} and not in {GROUP!r}: both need the line"
+    match = nearest(name, installed)
+    return (
+        "is it installed? No distribution offers a plugin of this name"
+        + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there.")
+        + " A gateway starts only when all enabled plugins are installed, because a missing one could decide about "
+        "access: install it, or take it out of plugins.enabled"
+    )
 
 
 def _warn_about_orphaned_sections(settings: Settings, installed: Mapping[str, object]) -> None:

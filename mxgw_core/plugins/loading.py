@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import traceback
 from importlib.metadata import EntryPoint
-from typing import Any
+from pathlib import Path
 
 import pluggy
 
+import mxgw_core
+from mxgw_core.api.access import ACCESS_HOOKS
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins.former import CHANGES, instead_of
+from mxgw_core.plugins.required_api import why_not
 
 # The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
+_CORE = str(Path(mxgw_core.__file__).parent)
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
 
@@ -29,23 +33,39 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
     When the exception is about a name that `mxgw_core.api` had in an earlier release, the text ends with what took the
     place of the name. With `with_text` false, leave out the text of the exception, because it can contain credentials.
     """
-    text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
+    if isinstance(error, BaseExceptionGroup):
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        return f"{type(error).__name__} of {describe(first, with_text=with_text)}"
+    text = "".join(c if c.isprintable() else " " for c in _text_of(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    # When a function of the gateway that a plugin calls has raised the error, the plugin's own line is more useful.
+    at = next((frame for frame in reversed(frames) if not frame.filename.startswith(_CORE)), None)
+    at = at or (frames[-1] if frames else None)
+    place = f" ({at.filename}:{at.lineno})" if at is not None else ""
     advice = f": {instead}; {CHANGES}" if (instead := instead_of(error)) else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
 
 
-def plugin_object(entry: EntryPoint) -> object:
-    """Import the object that the entry point names, and return it. When it is a class, return an instance of it.
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception class of a plugin can be broken too
+        return ""
+
+
+def imported(entry: EntryPoint) -> object:
+    """Import the class, object or module that the entry point names, and return it.
 
     Raises:
-        LoadFailure: the import or the constructor raised an exception, or the object is a function or None.
+        LoadFailure: the import raised an exception, or the object is a function or None, or it needs another version of
+            the plugin API.
     """
     try:
-        found: Any = entry.load()
+        found: object = entry.load()
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if entry.module == missing or entry.module.startswith(f"{missing}."):
@@ -56,17 +76,51 @@ def plugin_object(entry: EntryPoint) -> object:
                 f"it imports {missing!r}, which this release of mxgw does not have: {instead}; {CHANGES}"
             ) from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # the person at the terminal wants the gateway to end
+        raise
+    except BaseException as error:
         raise LoadFailure(f"importing {entry.value!r} raised {describe(error)}") from error
-    if inspect.isclass(found):
-        try:
-            return found()
-        except (Exception, SystemExit) as error:
-            raise LoadFailure(f"constructing {found.__name__}() raised {describe(error)}") from error
+    _check_api(found)
     if found is None or inspect.isroutine(found):
         raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
-    instance: object = found
+    return found
+
+
+def made(found: object) -> object:
+    """Return an instance when `found` is a class, and otherwise `found` itself.
+
+    Raises:
+        LoadFailure: the constructor raised an exception.
+    """
+    if not inspect.isclass(found):
+        return found
+    try:
+        instance: object = found()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise LoadFailure(f"constructing {found.__name__}() raised {describe(error)}") from error
     return instance
+
+
+def access_hooks_of(plugin: object) -> list[str]:
+    """Return the hooks of a plugin, or of a plugin's class, that decide about access.
+
+    A hook that is not usable counts too, for example one that is not marked, or whose name is nearly that of a hook.
+    """
+    names = (name for name in dir(plugin) if name.startswith("mxgw_"))
+    functions = [name for name in names if inspect.isroutine(inspect.getattr_static(plugin, name, None))]
+    return [name for name in functions if (name if name in HOOKS else nearest(name, HOOKS)) in ACCESS_HOOKS]
+
+
+def _check_api(plugin: object) -> None:
+    """Refuse a plugin whose `requires_api` does not include the version of the plugin API that this release has."""
+    try:
+        requires = getattr(plugin, "requires_api", None)
+    except Exception as error:
+        raise LoadFailure(f"reading its requires_api raised {describe(error)}") from error
+    if requires is not None and (problem := why_not(requires)):
+        raise LoadFailure(problem)
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:

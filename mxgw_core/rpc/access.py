@@ -16,7 +16,6 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import (
     ADMINISTRATOR,
     AccessRequest,
-    Allow,
     AuthenticationRequest,
     CommandGuard,
     Deny,
@@ -27,7 +26,14 @@ from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ANONYMOUS, UNIX_PEER, Identity, ItemRecord, Peer, SessionInfo, own_session
-from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins import Answer, PluginHost
+from mxgw_core.plugins.objects import (
+    PluginItemAccess,
+    PluginPace,
+    denial,
+    plugin_filter,
+    plugin_guard,
+)
 from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 
@@ -157,8 +163,8 @@ class AccessControl:
                 raise answer.error
             if answer.error is not None:
                 raise Unauthenticated("the caller could not be authenticated")
-            if isinstance(answer.value, Identity):
-                return answer.value
+            identity: Identity = answer.value
+            return identity
         raise Unauthenticated("the call carries no accepted credentials")
 
     def authorize(self, request: AccessRequest) -> None:
@@ -200,7 +206,7 @@ class AccessControl:
                 continue
             if isinstance(answer.error, GatewayError):
                 raise answer.error
-            raise AccessDenied("the decision could not be recorded")
+            raise denial(answer.owner, "the decision could not be recorded")
 
     @contextmanager
     def deciding(self, request: AccessRequest) -> Iterator[LastPart]:
@@ -234,11 +240,9 @@ class AccessControl:
             if isinstance(answer.error, GatewayError):
                 raise answer.error
             if answer.error is not None:
-                raise AccessDenied("the call could not be authorized")
+                raise denial(answer.owner, "the call could not be authorized")
             if isinstance(answer.value, Deny):
                 raise AccessDenied(answer.value.detail)
-            if not isinstance(answer.value, Allow):
-                raise AccessDenied("the call could not be authorized")
 
     def guards(self, session: SessionInfo, identity: Identity) -> Sequence[CommandGuard]:
         """Return the guards for this identity's commands.
@@ -249,9 +253,16 @@ class AccessControl:
         if not self._guards:
             return ()
         answers = self._plugins.ask("mxgw_command_guard", session=session, identity=identity)
-        if any(answer.error is not None for answer in answers):
-            raise AccessDenied("the command could not be authorized")
-        return [answer.value for answer in answers]
+        _require(answers, "the command could not be authorized")
+        return [plugin_guard(answer.value, answer.owner) for answer in answers]
+
+    def check_guards(self) -> None:
+        """Make sure that no plugin with guards has failed since `guards` was called.
+
+        Raises:
+            PluginFailed: such a plugin has failed, so all commands are denied.
+        """
+        self._plugins.check("mxgw_command_guard")
 
     def filters(self, session: SessionInfo, identity: Identity) -> Sequence[EventFilter]:
         """Return the filters of this identity's stream.
@@ -262,9 +273,8 @@ class AccessControl:
         if not self._filters:
             return ()
         answers = self._plugins.ask("mxgw_event_filter", session=session, identity=identity)
-        if any(answer.error is not None for answer in answers):
-            raise AccessDenied("the stream could not be authorized")
-        return [answer.value for answer in answers]
+        _require(answers, "the stream could not be authorized")
+        return [plugin_filter(answer.value, answer.owner) for answer in answers]
 
     def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
         """Return the limits on how fast events are sent to this identity's stream.
@@ -275,9 +285,8 @@ class AccessControl:
         if not self._paces:
             return ()
         answers = self._plugins.ask("mxgw_stream_pace", session=session, identity=identity)
-        if any(answer.error is not None for answer in answers):
-            raise AccessDenied("the stream could not be authorized")
-        return [answer.value for answer in answers]
+        _require(answers, "the stream could not be authorized")
+        return [PluginPace(answer.value, answer.owner) for answer in answers]
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
         """Return the plugins' rules about the items that this identity is allowed to read and to write.
@@ -288,9 +297,8 @@ class AccessControl:
             AccessDenied: a plugin failed.
         """
         answers = self._plugins.ask("mxgw_item_access", identity=identity)
-        if any(answer.error is not None for answer in answers):
-            raise AccessDenied("the call could not be authorized")
-        return [answer.value for answer in answers]
+        _require(answers, "the call could not be authorized")
+        return [PluginItemAccess(answer.value, answer.owner) for answer in answers]
 
 
 async def denied_inputs(
@@ -309,16 +317,19 @@ async def denied_inputs(
     async for start, part in slices_of(command):
         of_part = items[start : start + NAMES_AT_ONCE]
         for guard in guards:
-            with _failing_closed():
-                denied.update({start + index: why for index, why in guard.denied(part, of_part).items()})
+            denied.update({start + index: why for index, why in guard.denied(part, of_part).items()})
     return denied
 
 
-@contextmanager
-def _failing_closed() -> Iterator[None]:
-    try:
-        yield
-    except GatewayError:
-        raise
-    except Exception as error:
-        raise AccessDenied("the command could not be authorized") from error
+def _require(answers: Sequence[Answer], what: str) -> None:
+    """Make sure that all plugins have answered; otherwise refuse the call, because `what`.
+
+    Raises:
+        GatewayError: a plugin refuses the call.
+        AccessDenied: a plugin failed.
+    """
+    for answer in answers:
+        if isinstance(answer.error, GatewayError):
+            raise answer.error
+        if answer.error is not None:
+            raise denial(answer.owner, what)

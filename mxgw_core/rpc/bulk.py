@@ -25,13 +25,19 @@ def is_bulk(command: c.MxCommand) -> bool:
     return command.WhichOneof("command") in _INPUTS
 
 
+def input_count(command: c.MxCommand) -> int:
+    """Return how many inputs a command has: 1 if it is no bulk command."""
+    kind = command.WhichOneof("command") or ""
+    return len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 1
+
+
 async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIterator[tuple[int, c.MxCommand]]:
     """Yield the command in parts of at most `size` inputs, each part with the index of its first input.
 
     Other calls run between the parts. A command that is no bulk command is one part.
     """
     kind = command.WhichOneof("command") or ""
-    count = len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 0
+    count = input_count(command)
     if count <= size:
         yield 0, command
         return

@@ -101,6 +101,7 @@ class CommandService:
         decision.items = items
         denied = decision.denied
         denied.update(await denied_inputs(guards, command, items))
+        self._access.check_guards()  # other calls ran meanwhile
         if denied and not is_bulk(command):
             raise AccessDenied(denied.get(0, "the command is not allowed"))
         async for some in in_slices(range(len(items)), ENTRIES_AT_ONCE):
@@ -115,6 +116,7 @@ class CommandService:
         Plugins are asked again if the session's last call came from another caller, or if `Identity.claims` is another
         object than in that call.
         """
+        self._access.check_guards()
         known = self._guards.get(session)
         if known is not None and known[0] == identity and known[0].claims is identity.claims:
             return known[1]
@@ -174,6 +176,7 @@ class CommandService:
                 if room.is_full:
                     break
             browse.page_token = found.next_page_token
+        self._access.check_guards()  # other calls ran meanwhile
         token = page_token(place[0] + len(nodes), 0, query) if room.is_full else ""
         return pb.BrowseResponse(nodes=nodes, next_page_token=token)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
@@ -13,8 +14,9 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.filters import ItemFilters
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.history import Older, Store, find_older
+from mxgw_core.events.history import Older, Store, find_older, is_older
 from mxgw_core.events.pieces import Piece
+from mxgw_core.events.stored_items import StoredItems
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl
@@ -65,30 +67,30 @@ class EventService:
     # The next methods attach a subscriber.
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
-        """Return a history store that has events behind the client's position, if the log does not have all of them.
-
-        For a caller with a filter, None is returned too: the filter decides by item records, and the records of items
-        that ended long ago are perhaps forgotten.
-        """
+        """Return a history store that has events behind the client's position, if the log does not have all of them."""
         if not request.start.HasField("after"):
             return None
 
         after, distributor, settings = request.start.after, session.distributor, self._settings
 
         def store() -> Store | None:
-            if self._access.filters(session.info(), call.identity):
-                return None
             for answer in self._plugins.ask("mxgw_history", session=session.info()):
                 if answer.value is not None:
                     source = f"plugin {answer.plugin} ({self._plugins.source_of(answer.plugin)})"
                     page_s = settings.history_page_timeout_s
                     last_page_s = min(page_s, settings.overflow_drain_s * _LAST_PAGE_SHARE)
-                    return Store(answer.value, source, page_s, last_page_s, distributor.broken_promises.left)
+                    return Store(
+                        *(answer.value, source, page_s, last_page_s, distributor.broken_promises.left), answer.owner
+                    )
             return None
 
         distributor.trim()
         position = Position(after.epoch, after.sequence)
-        return await find_older(store, distributor.log, distributor.epoch, position, distributor.broken_promises)
+        if not is_older(distributor.log, distributor.epoch, position):
+            return None
+        is_filtered = bool(self._access.filters(session.info(), call.identity))
+        promises = distributor.broken_promises_to_filtered if is_filtered else distributor.broken_promises
+        return await find_older(store, distributor.log, distributor.epoch, position, promises)
 
     def _attach(self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None) -> Subscriber:
         """Check the request and attach a subscriber. Nothing in here waits, so that nothing changes between the two."""
@@ -182,12 +184,30 @@ def _in_place_of_the_gap(
     session: Session, subscriber: Subscriber, older: Older | None
 ) -> AsyncGenerator[Piece, None] | None:
     """Return the pieces of a history store that are sent instead of the opening gap; None if no store is asked."""
-    place = subscriber.place
+    place, filters = subscriber.place, subscriber.filters
     if older is None or place.gap is None or not place.gap.first:
         return None
-    return older.in_place_of(
+    items = StoredItems(session.items) if isinstance(filters, ItemFilters) else None
+    pieces = older.in_place_of(
         place.gap,
         session.distributor.epoch,
         is_whole=place.recovered,
         is_ending=lambda: subscriber.end_error is not None,
+        items=items,
     )
+    if not isinstance(filters, ItemFilters) or items is None:
+        return pieces
+    return _filtered(pieces, subscriber, ItemFilters(filters.filters, items))
+
+
+async def _filtered(
+    pieces: AsyncGenerator[Piece, None], subscriber: Subscriber, filters: ItemFilters
+) -> AsyncGenerator[Piece, None]:
+    """Yield the pieces of a history store, and let `filters` decide about their events until the last one was sent."""
+    subscriber.fed_filters = filters
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+    finally:
+        subscriber.fed_filters = None

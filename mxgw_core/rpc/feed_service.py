@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mxgw.v1.event_service_pb2 import ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
 from mxgw_core.api.calls import Call, ResponseStream
-from mxgw_core.api.errors import GatewayDraining
+from mxgw_core.api.errors import GatewayDraining, PluginFailed
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.types import SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
@@ -19,6 +19,8 @@ from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.calls import running
+from mxgw_core.plugins.objects import plugin_feed
 from mxgw_core.rpc.open_streams import OpenCount, drain
 from mxgw_core.rpc.outlet import Outlet
 from mxgw_core.rpc.stream_requests import EPOCH_BYTES, attach, start_of
@@ -42,14 +44,15 @@ class _Taken:
 
 
 class PluginFeed:
-    """Implements api.Feed."""
+    """Implements api.Feed. A feed belongs to the plugin whose code runs when this object is made."""
 
     def __init__(self, description: FeedDescription, settings: EventSettings, plugins: PluginHost) -> None:
-        self._description = description
+        self._description = plugin_feed(description, running.get())
         self._settings = settings
         self._plugins = plugins
         self._opened_at = time.time()
         self._is_draining = False
+        self._failure: Callable[[], PluginFailed] | None = None
         self._check: asyncio.TimerHandle | None = None
         self.open = OpenCount()
         self.distributor = Distributor(unattached=NOTHING_RETAINED)
@@ -89,6 +92,8 @@ class PluginFeed:
 
         Nothing here waits, so nothing changes meanwhile.
         """
+        if self._failure is not None:
+            raise self._failure()
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         start = Start.NOW if request.start is None else start_of(request.start)
@@ -145,10 +150,20 @@ class PluginFeed:
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
         """Ask every client to come back later, and refuse new streams; return how many streams are open."""
+        self._stop_checks()
+        streams: Sequence[Subscriber] = tuple(self.distributor.subscribers.values())
+        drain(streams, retry_after_s, deadline_s)
+        return len(streams)
+
+    def end(self, failure: Callable[[], PluginFailed]) -> None:
+        """End all streams after the events that are in the log, and refuse new ones. `failure` makes the errors."""
+        self._failure = failure
+        self._stop_checks()
+        for subscriber in self.distributor.subscribers.values():
+            subscriber.finish(failure())
+
+    def _stop_checks(self) -> None:
         self._is_draining = True
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        streams: Sequence[Subscriber] = tuple(self.distributor.subscribers.values())
-        drain(streams, retry_after_s, deadline_s)
-        return len(streams)

@@ -8,8 +8,10 @@ from importlib.metadata import version
 
 from mxgw.convert import duration_from_seconds, timestamp_from_ns
 from mxgw.v1 import gateway_service_pb2 as pb
+from mxgw_core.api.access import ADMINISTRATOR, as_operator
 from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import CommandTimedOut
+from mxgw_core.api.types import ANONYMOUS, Identity
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.registry import SessionRegistry
@@ -27,7 +29,7 @@ class GatewayService:
 
     async def GetGatewayInfo(self, request: pb.GetGatewayInfoRequest, call: Call) -> pb.GetGatewayInfoResponse:
         del request
-        limits = self._settings.limits
+        limits, shows_details = self._settings.limits, _may_see_details(call.identity)
         return pb.GetGatewayInfoResponse(
             version=version("mxgw"),
             contract="mxgw.v1",
@@ -40,7 +42,8 @@ class GatewayService:
                     distribution=record.distribution,
                     version=record.version,
                     required=record.required,
-                    detail=record.detail,
+                    detail=record.detail if shows_details else "",
+                    controls_access=record.controls_access,
                 )
                 for record in self._plugins.records
             ],
@@ -74,3 +77,9 @@ class GatewayService:
             response.worker_round_trip.CopyFrom(duration_from_seconds(round_trip_s))
         response.gateway_time.CopyFrom(timestamp_from_ns(time.time_ns()))
         return response
+
+
+def _may_see_details(identity: Identity) -> bool:
+    """Return whether a caller may see why a plugin failed: an administrator, or anybody where nobody authenticates."""
+    operator = as_operator(identity)
+    return identity == ANONYMOUS or (operator is not None and ADMINISTRATOR in operator.roles)

@@ -28,9 +28,11 @@ from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.slices import turn_for_whole
 from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
+from mxgw_core.plugins.calls import CallFailed
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.validation import LARGE_BYTES, check, count_parts, parse
@@ -66,6 +68,7 @@ class HandlerFactory:
         *,
         counts: CallCounts | None = None,
         mutual_tls: bool = False,
+        plugin_services: Sequence[PluginServices] = (),
     ) -> None:
         self._limits = limits
         self._access = access
@@ -74,6 +77,7 @@ class HandlerFactory:
         self._counts = counts if counts is not None else CallCounts()
         self._mutual_tls = mutual_tls
         self._driver = WriteDriver()
+        self._of_plugins = {name: services for services in plugin_services for name in services.names}
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
         """Return the handler of one service.
@@ -93,6 +97,9 @@ class HandlerFactory:
                 raise TypeError(f"{type(service.implementation).__name__} does not implement {path}")
             if method.client_streaming:
                 raise TypeError(f"{path} streams from the client, which is not supported")
+            plugin = self._of_plugins.get(service.descriptor.full_name)
+            if plugin is not None:
+                run = _of_plugin(plugin, run)
             admit = self._admission(path, GetMessageClass(method.input_type), service.scopes.get(method.name, ""))
             if method.server_streaming:
                 by_name[method.name] = grpc.unary_stream_rpc_method_handler(self._streaming(path, admit, run))
@@ -217,6 +224,16 @@ def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[
     return tuple(dict.fromkeys(name.decode("utf-8", "replace") for name in names))
 
 
+def _of_plugin(plugin: PluginServices, run: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return what calls a method of a plugin's service, as long as the plugin has not failed."""
+
+    async def guarded(request: Message, call: Call, *stream: GrpcStream) -> Any:
+        async with plugin.serving(call):
+            return await run(request, call, *stream)
+
+    return guarded
+
+
 async def _run(method: Awaitable[_T]) -> _T:
     """Run a service's method. Turn a CancelledError into an ordinary error, unless the call itself was cancelled.
 
@@ -242,10 +259,15 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
         raise error
     if not isinstance(error, GatewayError):
         call_id = correlation_id()
-        log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
-        error = InternalError(
-            f"the gateway failed; its log has the details under {call_id}", metadata={"correlation_id": call_id}
-        )
+        facts = {"correlation_id": call_id}
+        if isinstance(error, CallFailed):
+            who = str(error)
+            facts["plugin"] = error.owner.plugin
+            log.error("%s: %s (correlation id %s)", path, who, call_id, exc_info=error)
+        else:
+            who = "the gateway failed"
+            log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
+        error = InternalError(f"{who}; the gateway's log has the details under {call_id}", metadata=facts)
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         async with asyncio.timeout(_STATUS_S):

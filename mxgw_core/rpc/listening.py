@@ -20,10 +20,12 @@ import grpc
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.access import is_loopback
-from mxgw_worker.platform import no_unix_sockets, unix_socket_answers
+from mxgw_worker.platform import claim_port, no_unix_sockets, unix_socket_answers
 from mxgw_worker.platform.private_files import read_private
 
 log = logging.getLogger(__name__)
+
+_UNPRIVILEGED_PORTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def check_free(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claim_port(probe)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
@@ -108,6 +110,9 @@ def check_free(address: Address) -> None:
 
 def _bind_error(address: Address, error: OSError) -> str:
     match error.errno:
+        # Windows reports EACCES when the other process uses the port exclusively, and for ports that it has reserved.
+        case errno.EACCES if address.port >= _UNPRIVILEGED_PORTS:
+            return f"gateway.listen: {address.text} is in use or reserved: choose another port"
         case errno.EADDRINUSE:
             return f"gateway.listen: {address.text} is in use: stop what listens there, or choose another port"
         case errno.EACCES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -32,6 +32,8 @@ _KEEPALIVE = (
 _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
 # The metadata of a call has an API key, a trace id, and not much more. Source: docs/reference/security.md#metadata.
 _METADATA_BYTES = 16 * 1024
+# The services that grpc itself provides.
+OTHER_SERVICES = (health.SERVICE_NAME, "grpc.reflection.v1alpha.ServerReflection")
 
 
 class GrpcServer:
@@ -63,13 +65,13 @@ class GrpcServer:
             maximum_concurrent_rpcs=limits.concurrent_calls,
         )
         names = [service.descriptor.full_name for service in services]
-        for name in names:
-            if names.count(name) > 1:
-                raise SettingsError(f"the gRPC service {name} is brought twice: disable one of the plugins")
         self._server.add_generic_rpc_handlers([handlers.handlers(service) for service in services])
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
+        # The services of plugins that have failed.
+        self._failed: set[str] = set()
+        self._serves = False
         if settings.gateway.reflection:
             _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
         if counts is not None:  # the last handler gets the calls that no other handler takes
@@ -109,19 +111,30 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to serve."""
         await self._server.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._serves = True
+        await self.report_health()
 
     async def refuse_new(self) -> None:
         """Report NOT_SERVING to health checks, so that load balancers send no more calls here."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._serves = False
+        await self.report_health()
+
+    def services_failed(self, names: Iterable[str] | None) -> None:
+        """Report NOT_SERVING for some services, or for all of them when `names` is None, from the next `report_health`
+        on.
+        """
+        self._failed.update(self._names if names is None else names)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, give running calls `grace_s` to finish, then cancel them."""
         await self._server.stop(grace_s)
 
-    async def _set_health(self, status: int) -> None:
+    async def report_health(self) -> None:
+        """Report to health checks which services can be called."""
+        status = health_pb2.HealthCheckResponse
         for name in self._names:
-            await self._health.set(name, status)
+            is_up = self._serves and name not in self._failed
+            await self._health.set(name, status.SERVING if is_up else status.NOT_SERVING)
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:

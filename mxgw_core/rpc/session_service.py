@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from itertools import compress
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -132,7 +133,7 @@ class SessionService:
         return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
 
     async def _shown_state(
-        self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemFilters, timeout_s: float
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, filters: ItemFilters, timeout_s: float
     ) -> pb.GetSessionStateResponse:
         """Return a page of the items that pass the filters. Page length and page token reveal no hidden items.
 
@@ -151,9 +152,8 @@ class SessionService:
             if response is None:
                 response = pb.GetSessionStateResponse(position=state.position, registrations=state.registrations)
             async for some in in_slices(state.items):
-                response.items.extend(
-                    item for item in some if shown.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
-                )
+                passes = filters.shown((item.item_serial for item in some), _DATA_CHANGE)
+                response.items.extend(item for item in compress(some, passes) if room.takes(item))
                 if room.is_full:
                     break
             asked.page_token = state.next_page_token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
@@ -62,7 +63,9 @@ class SnapshotMessages:
             if start and filters is not None:
                 yield b""
             some = items[start : start + NAMES_AT_ONCE]
-            shown += [item for item in some if filters is None or filters.shows(item.item_serial, _DATA_CHANGE)]
+            if filters is not None:
+                some = list(compress(some, filters.shown((item.item_serial for item in some), _DATA_CHANGE)))
+            shown += some
         if len(shown) < len(items):
             page = e.Snapshot(items=shown).SerializeToString()
         if len(page) <= limit_bytes:

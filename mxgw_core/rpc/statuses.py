@@ -44,6 +44,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.FeatureNotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
     e.GatewayDraining: grpc.StatusCode.UNAVAILABLE,
     e.DependencyUnavailable: grpc.StatusCode.UNAVAILABLE,
+    e.PluginFailed: grpc.StatusCode.UNAVAILABLE,
     e.HistoryUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 

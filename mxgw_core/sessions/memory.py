@@ -145,8 +145,8 @@ class GatewayMemory:
 
         The first step drops encoded messages that are kept only so that several readers can share them. They can be
         made again, so no event is lost. If this is not enough, the owner who uses the most loses events, oldest first:
-        first events that all subscribers have read, and in the end unread events. Subscribers get a gap in place of
-        unread events.
+        first events that all subscribers have read, then events that followers hold, and in the end unread events.
+        Subscribers and followers get a gap in place of events that they have not got yet.
         """
         used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN
@@ -240,9 +240,13 @@ def _forget_oldest(distributor: Distributor) -> bool:
     return distributor.forget_oldest()
 
 
+def _let_go_oldest(distributor: Distributor) -> bool:
+    return distributor.let_go_oldest()
+
+
 def _drop_unread(distributor: Distributor) -> bool:
     return distributor.drop_unread()
 
 
 _COSTS_NO_EVENT: Sequence[_Step] = (_drop_shared,)
-_COSTS_EVENTS: Sequence[_Step] = (_forget_oldest, _drop_unread)
+_COSTS_EVENTS: Sequence[_Step] = (_forget_oldest, _let_go_oldest, _drop_unread)

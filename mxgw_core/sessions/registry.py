@@ -19,6 +19,7 @@ from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_dir
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
+from mxgw_core.events.following import Following
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.ended import EndedSessions, RememberedSession
 from mxgw_core.sessions.memory import GatewayMemory
@@ -88,6 +89,8 @@ class SessionRegistry:
         self.memory = GatewayMemory(
             settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner
         )
+        # The followers of all sessions, also of sessions that have ended and are not read to their end yet.
+        self.following = Following(settings.events.follow_bytes, settings.events.follow_total_bytes)
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:

@@ -132,7 +132,7 @@ class Session:
         self.distributor.hold_with(self.worker.hold)
         buffer = buffer_limit(plugins, self.info())
         if buffer is not None:
-            self.distributor.bound(buffer.bytes)
+            self.distributor.bound(buffer.bytes, buffer.setting)
         self.subscriber_limits = bounded(subscriber_limits(settings, plugins, self.info()), buffer)
         # Limits how many snapshots are fetched at the same time: the worker keeps the values of a snapshot until all
         # pages of the snapshot are fetched, and it can keep only a few snapshots at a time.

@@ -117,7 +117,6 @@ class Endpoint:
         owner: ConnectionOwner,
         expected: ExpectedWorker,
         plugins: PluginHost,
-        *,
         frame_bytes: int,
         remove: Callable[[Path], None],
     ) -> None:

@@ -78,14 +78,7 @@ class SessionWorker:
         self._distributor = distributor
         self._items = items
         self._log_file = data.log_of(spawn.session_id)
-        self._endpoint = Endpoint(
-            spawn,
-            self,
-            self._expected,
-            plugins,
-            frame_bytes=settings.workers.frame_bytes,
-            remove=data.remove_later,
-        )
+        self._endpoint = Endpoint(spawn, self, self._expected, plugins, settings.workers.frame_bytes, data.remove_later)
         self._connection: WorkerConnection | None = None
         self._process: ProcessHandle | None = None
         self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0

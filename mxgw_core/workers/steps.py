@@ -12,7 +12,7 @@ from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 
 
-def cause_in_words(error: Exception) -> str:
+def cause_in_words(error: BaseException) -> str:
     """Return the cause of an error as the end of a sentence.
 
     Only the text of a `GatewayError` is used, because plugins raise it on purpose. Return "" for any other error.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import click
@@ -11,10 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mxgw_acl.plugin import AclPlugin
-from mxgw_cli.commands import COMMANDS
+from mxgw_cli.commands import COMMANDS, PLUGINS_OF_COMMANDS
+from mxgw_cli.loading import commands_of
 from mxgw_cli.main import root
 from mxgw_cli.reference import BEGIN, commands, updated
 from mxgw_core.command_line import NumberRange
+from mxgw_core.config.models import PluginsSettings, Settings
+from mxgw_core.plugins import PluginHost
 from mxgw_dashboard_tui.plugin import DashboardPlugin
 from mxgw_metrics.plugin import MetricsPlugin
 
@@ -139,3 +143,25 @@ def test_a_timeout_that_is_no_number_is_wrong_usage(command: list[str]) -> None:
 
     assert result.exit_code == 2
     assert "nan is no finite number" in result.stderr
+
+
+def test_a_command_of_a_plugin_that_is_not_enabled_names_the_plugin() -> None:
+    plugins = {entry.name for entry in distribution("mxgw").entry_points.select(group="mxgw.plugins")}
+    host = PluginHost.load(Settings(plugins=PluginsSettings(enabled=tuple(plugins))), keep_going=True)
+    missing = invoke("keys", "list", MXGW_PLUGINS__ENABLED="replay")
+    unknown = invoke("kees", MXGW_PLUGINS__ENABLED="replay")
+
+    assert commands_of(host).owners == PLUGINS_OF_COMMANDS
+    assert (missing.exit_code, unknown.exit_code) == (2, 2)
+    assert "'keys' comes with the plugin acl, which is not enabled" in missing.stderr
+    assert "installed and not enabled: acl, alarms" in unknown.stderr
+
+
+def test_a_plugin_without_its_library_says_so_wherever_one_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    shown = [invoke(*words, MXGW_PLUGINS__ENABLED="metrics") for words in (("plugins",), ("doctor",), ("top",))]
+
+    assert shown[0].exit_code == 1
+    for result in shown:
+        assert "pip install 'mxgw[metrics]'" in " ".join(result.output.split())
+        assert "Traceback" not in result.output

@@ -133,7 +133,7 @@ def test_check_as_json_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[limits]\nsessions = 3\n")
     document = json.loads(invoke("config", "check", "--settings", "mine.toml", "--json").stdout)
 
-    assert document == {"valid": True, "files": ["mine.toml"], "problems": []}
+    assert document == {"valid": True, "files": ["mine.toml"], "problems": [], "access": []}
 
 
 def test_a_plugin_that_is_not_there_is_a_problem() -> None:
@@ -258,10 +258,12 @@ def test_an_enabled_plugins_command_runs_and_is_listed(tmp_path: Path) -> None:
         "name": "greeter",
         "state": "loaded",
         "required": False,
+        "controls_access": False,
         "distribution": "greeter-dist",
         "version": "1.2",
         "detail": "",
         "commands": ["greet"],
+        "in_gateway": None,
     }
     assert listed.returncode == 1  # the plugin's `serve` has the name of mxgw's own command, and that is reported
     assert "'serve' is a command of mxgw" in document["problems"][0]

@@ -12,7 +12,7 @@ from support.clock import advance
 from support.proxy import FaultProxy, fault_proxy
 
 from mxgw.v1 import event_service_pb2
-from mxgw_client import Gateway, ResumePolicy, StreamCut, StreamOpened, connect, errors
+from mxgw_client import EventStream, Gateway, ResumePolicy, StreamCut, StreamOpened, connect, errors
 from mxgw_client._calls import Calls
 
 pytestmark = pytest.mark.asyncio
@@ -40,6 +40,20 @@ async def proxied() -> AsyncIterator[tuple[Scripted, FaultProxy, Gateway]]:
             yield scripted, proxy, gateway
 
 
+async def pass_silence() -> None:
+    """Move the clock on until streams that are being read count as stale: their wait begins with the read."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    advance(STALE_AFTER_S)
+
+
+async def next_after_silence(events: EventStream) -> object:
+    """Return what a stream yields when nothing came for so long that it counts as stale."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pass_silence())
+        return await anext(events)
+
+
 def calls_of(gateway: Gateway) -> Calls:
     calls = gateway._open_calls
     assert calls is not None
@@ -51,8 +65,7 @@ async def test_a_stream_leaves_a_half_open_connection_for_a_new_one() -> None:
         events = session.events(resume=QUICK)
         assert isinstance(await anext(events), StreamOpened)
         proxy.half_open()
-        advance(STALE_AFTER_S)
-        cut = await anext(events)
+        cut = await next_after_silence(events)
 
         assert isinstance(cut, StreamCut)
         assert isinstance(cut.error, errors.StreamStale)
@@ -74,7 +87,6 @@ async def test_streams_that_go_stale_together_share_one_new_connection() -> None
         for events in streams:
             await anext(events)
         proxy.half_open()
-        advance(STALE_AFTER_S)
 
         async def back(number: int) -> None:
             while not isinstance(await anext(streams[number]), StreamOpened):
@@ -83,6 +95,7 @@ async def test_streams_that_go_stale_together_share_one_new_connection() -> None
         async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
             for number in range(4):
                 tasks.create_task(back(number))
+            await pass_silence()
 
         assert proxy.accepted == 2
         assert calls_of(gateway).generation == 1
@@ -93,8 +106,7 @@ async def test_an_attempt_that_hangs_leaves_its_connection_too() -> None:
         events = session.events(resume=HASTY)
         await anext(events)
         proxy.half_open()
-        advance(STALE_AFTER_S)
-        await anext(events)  # stale
+        assert isinstance(await next_after_silence(events), StreamCut)
         proxy.hangs = True
 
         async def hang_for_a_while() -> None:

@@ -115,7 +115,7 @@ async def test_looking_at_a_sessions_items_does_not_extend_its_lease() -> None:
 
 
 async def test_commands_that_wait_are_named_with_their_age() -> None:
-    settings = {"backends.sim.kind": "sim", "backends.sim.controls": True}
+    settings = {"workers.heartbeat_interval_s": 60.0}
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         handle = await client.register(session.session_id)
@@ -128,7 +128,7 @@ async def test_commands_that_wait_are_named_with_their_age() -> None:
             psutil.Process(session.worker_pid).resume()
 
         assert waiting.name == "add_item"
-        assert 0 <= waiting.age_s < 5
+        assert 0 <= waiting.age_s < 60
         assert not seen_of(gateway).commands(session.session_id)
 
 

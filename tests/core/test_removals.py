@@ -57,6 +57,16 @@ def test_only_the_first_failure_is_a_warning_and_the_next_comes_after_all_are_re
     assert len(_warnings(caplog)) == 2
 
 
+def test_a_file_that_another_program_has_open_is_removed_at_once_or_when_it_is_closed(tmp_path: Path) -> None:
+    removals = Removals()
+    with (tmp_path / "file").open("w"):
+        removals.remove(tmp_path / "file")  # Windows refuses this
+    removals.sweep()
+
+    assert not list(tmp_path.iterdir())
+    assert removals.waiting == ()
+
+
 def test_every_removal_tries_some_of_the_others_again(tmp_path: Path) -> None:
     removals = Removals()
     stuck = _stuck(tmp_path / "stuck")
@@ -79,7 +89,7 @@ def test_only_so_many_files_are_remembered(tmp_path: Path, monkeypatch: pytest.M
 
 def test_nothing_that_an_earlier_gateway_left_behind_can_prevent_a_start_or_an_end(tmp_path: Path) -> None:
     with DataDirectory(tmp_path) as data:
-        left = [data.socket_of("s"), data.log_of_spare("s"), *(data.log_of(f"{number}") for number in range(101))]
+        left = [data.run / "old.sock", data.log_of_spare("s"), *(data.log_of(f"{number}") for number in range(101))]
     for path in (*left, end_sessions_marker(tmp_path)):
         _stuck(path)
     with DataDirectory(tmp_path) as data:

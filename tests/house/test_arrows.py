@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 
 import pytest
 from support.repository import PACKAGES, belongs_to, imports_of, plugin_directories, shown, sources
@@ -26,7 +27,8 @@ print(*sorted(sys.modules))
 """
 
 
-def modules_after(*packages: str) -> set[str]:
+@cache
+def modules_after(*packages: str) -> frozenset[str]:
     """Return what an interpreter of its own has loaded after every module of `packages`."""
     done = subprocess.run(
         [sys.executable, "-I", "-W", "ignore", "-c", _IMPORT_ALL, *packages], capture_output=True, text=True, timeout=50
@@ -34,7 +36,7 @@ def modules_after(*packages: str) -> set[str]:
 
     assert done.returncode == 0, done.stderr
 
-    return set(done.stdout.split())
+    return frozenset(done.stdout.split())
 
 
 def among(modules: Iterable[str], *packages: str) -> set[str]:

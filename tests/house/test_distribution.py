@@ -72,7 +72,8 @@ def test_the_wheel_holds_every_module_the_generated_code_the_data_and_the_type_m
     assert "mxgw_worker/backends/sim/data/README.md" in names
     assert "mxgw/v1/events_pb2.pyi" in names
     assert "mxgw/v1/events.proto" in names
-    assert "mxgw_cli/plugins/templates/overflow_policy/module/policy.py.template" in names
+    assert "mxgw_cli/plugins/templates/policy/module/policy.py.template" in names
+    assert "mxgw_cli/plugins/templates/service/protos/module/v1/notes.proto.template" in names
     assert not [name for name in names if name.startswith(("tests", "plugins/", "worker/", "protos/", "cli/"))]
 
 

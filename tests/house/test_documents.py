@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,9 +149,12 @@ def programs_of(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
 
 
-@contextmanager
-def serving() -> Iterator[str]:
-    """Run `mxgw serve` as a process of its own, on a free port, and yield its address."""
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Run `mxgw serve` as a process of its own, on a free port, and yield its address.
+
+    Each program opens a session of its own, with a simulated plant of its own, so that one gateway serves all of them.
+    """
     with tempfile.TemporaryDirectory(prefix="mxgw-") as directory:
         process = subprocess.Popen(
             [
@@ -180,50 +182,48 @@ def serving() -> Iterator[str]:
         ("docs/quick-start.md", [r"^level is \d+", r"^Tank_001\.Level has no good value: BAD", r"^Tank_001\.Level \d"]),
     ],
 )
-def test_the_program_on_the_page_runs_as_printed(page: str, expected: list[str]) -> None:
+def test_the_program_on_the_page_runs_as_printed(page: str, expected: list[str], address: str) -> None:
     (program,) = programs_of(page)
-    with serving() as address:
-        # Only where the gateway listens is another one.
-        assert program.count("127.0.0.1:50051") == 1
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-c", program.replace("127.0.0.1:50051", address)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            said: list[str] = []
-            deadline = time.monotonic() + 60
-            while not all(any(re.match(what, line) for line in said) for what in expected):
-                line = process.stdout.readline()
+    # Only where the gateway listens is another one.
+    assert program.count("127.0.0.1:50051") == 1
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", program.replace("127.0.0.1:50051", address)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said: list[str] = []
+        deadline = time.monotonic() + 60
+        while not all(any(re.match(what, line) for line in said) for what in expected):
+            line = process.stdout.readline()
 
-                assert line, process.stderr.read() if process.stderr else ""
-                assert time.monotonic() < deadline, said
+            assert line, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline, said
 
-                said.append(line.rstrip())
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            said.append(line.rstrip())
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
-def test_the_commands_of_the_quick_start_work_as_printed() -> None:
+def test_the_commands_of_the_quick_start_work_as_printed(address: str) -> None:
     section = text_of("docs/quick-start.md").partition("## 3.")[2].partition("## 4.")[0]
     commands = [line.partition("#")[0].split() for line in section.splitlines() if line.startswith("mxgw ")]
-    with serving() as address:
-        for name, *arguments in commands:
-            endless = ["--count", "2"] if "stream" in arguments else []
-            done = subprocess.run(
-                [sys.executable, "-m", "mxgw_cli", *arguments, *endless],
-                env={**os.environ, "MXGWCLI_GATEWAY": address},
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+    for name, *arguments in commands:
+        endless = ["--count", "2"] if "stream" in arguments else []
+        done = subprocess.run(
+            [sys.executable, "-m", "mxgw_cli", *arguments, *endless],
+            env={**os.environ, "MXGWCLI_GATEWAY": address},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
-            assert name == "mxgw"
-            assert done.returncode == 0, (arguments, done.stderr)
-            assert done.stdout.strip(), arguments
+        assert name == "mxgw"
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert done.stdout.strip(), arguments
     assert len(commands) == 5
 
 

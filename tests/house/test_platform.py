@@ -22,7 +22,8 @@ MODULES = frozenset({
 # fmt: off
 NAMES = frozenset({
     "AF_UNIX", "O_BINARY", "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "SCM_RIGHTS", "SO_PEERCRED",
-    "SIGKILL", "WinDLL", "WinError", "windll", "windows_utils", "get_osfhandle", "open_osfhandle", "add_reader",
+    "SIGKILL", "SO_EXCLUSIVEADDRUSE", "SO_REUSEADDR", "WinDLL", "WinError", "windll", "windows_utils",
+    "get_osfhandle", "open_osfhandle", "add_reader",
     "add_signal_handler", "remove_signal_handler", "create_unix_connection", "create_unix_server",
     "open_unix_connection", "start_unix_server", "chmod", "chown", "fchmod", "lchown", "mkfifo", "umask", "fork",
     "forkpty", "killpg", "setpgid", "setsid", "getsid", "getpgid", "wait4", "waitid", "waitpid", "pidfd_open",

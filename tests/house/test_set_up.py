@@ -18,11 +18,27 @@ BASE_PYTHON = Path(getattr(sys, "_base_executable", sys.executable))
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A directory with what the set-up needs; its name has a space on purpose."""
-    directory = tmp_path / "a clone"
+    return clone_in(tmp_path)
+
+
+def clone_in(parent: Path) -> Path:
+    directory = parent / "a clone"
     (directory / "scripts").mkdir(parents=True)
     for name in ("scripts/set_up.py", "pyproject.toml", "Makefile"):
         shutil.copy(ROOT / name, directory / name)
     return directory
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A clone with an environment that the set-up made, which takes seconds, and what it said meanwhile."""
+    directory = clone_in(tmp_path_factory.mktemp("first"))
+    (directory / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "mxgw"\nversion = "0"\n[project.optional-dependencies]\nopcua = []\ndev = []\n'
+    )
+    (directory / "backend.py").write_text(_BACKEND)
+    return directory, set_up(directory, "opcua")
 
 
 @pytest.fixture
@@ -77,7 +93,12 @@ def test_an_environment_that_does_not_run_is_removed_and_made_anew(clone: Path, 
     assert not (clone / ".venv").exists()
 
 
-def test_packages_that_cannot_be_had_show_what_pip_said(clone: Path) -> None:
+def test_packages_that_cannot_be_had_show_what_pip_said(
+    clone: Path, first: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    # An environment with pip and without a package, so that the set-up goes on to the packages at once.
+    shutil.copytree(first[0] / ".venv", clone / ".venv", symlinks=True)
+    (clone / ".venv" / "set-up.json").unlink()
     (clone / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "missing"\nbackend-path = ["."]\n'
         '[project]\nname = "mxgw"\nversion = "0"\n'
@@ -90,16 +111,13 @@ def test_packages_that_cannot_be_had_show_what_pip_said(clone: Path) -> None:
     assert not (clone / ".venv" / "set-up.json").exists()
 
 
-def test_an_environment_that_is_ready_is_left_alone_until_pyproject_changes(clone: Path) -> None:
-    (clone / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-        '[project]\nname = "mxgw"\nversion = "0"\n[project.optional-dependencies]\nopcua = []\ndev = []\n'
-    )
-    (clone / "backend.py").write_text(_BACKEND)
-    first = set_up(clone, "opcua")
+def test_an_environment_that_is_ready_is_left_alone_until_pyproject_changes(
+    first: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    clone, made = first
 
-    assert first.returncode == 0, first.stderr
-    assert "virtual environment" in first.stderr
+    assert made.returncode == 0, made.stderr
+    assert "virtual environment" in made.stderr
 
     again = set_up(clone, "opcua")
 

@@ -6,7 +6,7 @@ import ast
 import re
 
 import pytest
-from support.repository import ROOT, files, shown, sources
+from support.repository import ROOT, doc_of, files, shown, sources
 
 MODULE_LINES = 400
 
@@ -38,18 +38,15 @@ def test_every_module_of_more_than_400_lines_says_why_it_is_not_split() -> None:
     for path in sources():
         if path.name.startswith("test_"):
             continue  # a list of behaviours may be as long as it needs
-        text = path.read_text()
-        lines = text.count("\n")
-        if lines > MODULE_LINES and not re.search(r"\blines\b", ast.get_docstring(ast.parse(text)) or ""):
+        lines = path.read_text().count("\n")
+        if lines > MODULE_LINES and not re.search(r"\blines\b", doc_of(path)):
             wrong.append(f"{shown(path)} has {lines} lines: split it, or say in its docstring why it has so many lines")
 
     assert not wrong
 
 
 def test_every_module_has_a_docstring() -> None:
-    wrong = [
-        shown(path) for path in sources() if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
-    ]
+    wrong = [shown(path) for path in sources() if path.stat().st_size and not doc_of(path)]
 
     assert not wrong
 

@@ -32,12 +32,19 @@ def serial_of(server_handle: int, item_handle: int) -> int:
 
 
 class EveryItem(ItemBook):
-    """An item book that contains an item for every serial that `serial_of` can return."""
+    """An item book that contains an item for every serial that `serial_of` can return.
+
+    Attributes:
+        forgotten: the serials that the book does not know all the same.
+    """
 
     def __init__(self) -> None:
         super().__init__(1)
+        self.forgotten: set[int] = set()
 
     def get(self, serial: int) -> ItemRecord | None:
+        if serial in self.forgotten:
+            return None
         return ItemRecord(serial, serial >> 32, serial & 0xFFFFFFFF, f"Item_{serial & 0xFFFFFFFF}.PV")
 
 

@@ -321,7 +321,7 @@ class Gateway:
             )
             await stack.enter_async_context(world.reattach.mxgw_gateway_context(seen))
             registry = SessionRegistry(world.settings, self.host, data, clock=world.loop.time)
-            pool = registry.pool = Pool(0, "sim", data.log_of_spare)
+            pool = registry.pool = Pool(0, "sim", data.log_of_spare, remove=data.remove_later)
             pool.world = world
             await stack.enter_async_context(registry)
             for answer in self.host.ask("mxgw_ended_sessions"):
@@ -396,7 +396,7 @@ class World:
         self._pids = 100
 
         def endpoint(
-            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, **others: object
+            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, *others: object
         ) -> Endpoint:
             del plugins, others
             return Endpoint(self, spawn, owner, expected)

@@ -100,8 +100,9 @@ class RecordingPump(Pump):
         self.timers = Timers(self.clock)
         self.held = Held()
         self.produced = Produced()
+        self.items = EveryItem()
         self.distributor = Distributor(
-            items=EveryItem(),
+            items=self.items,
             unattached=unattached,
             on_fail_session=self.session_failures.append,
             clock=self.clock,

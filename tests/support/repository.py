@@ -66,7 +66,14 @@ def plugin_directories() -> list[Path]:
     )
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def doc_of(path: Path) -> str:
+    """Return the docstring of a Python file, or "" without one."""
+    return ast.get_docstring(ast.parse(path.read_text(), path.name)) or ""
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Return the dotted names that a file imports anywhere. `from a import b` counts as `a` and `a.b`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(), path.name)):
@@ -74,7 +81,7 @@ def imports_of(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def belongs_to(name: str, package: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 import signal
 import sqlite3
@@ -18,77 +17,44 @@ from pathlib import Path
 import psutil
 
 from mxgw_core.failpoints import VARIABLE
-from support.waiting import until
+from mxgw_core.testing import GatewayProcess, until
 
 # Makes the kernel attach orphaned workers to this process as its children, so that each of them is found and none stays
 # a zombie. Source: prctl(2).
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-class Restarts:
-    """Runs `mxgw serve` on one directory again and again. Made by `restarts`.
-
-    Attributes:
-        target: the address for clients, which is the same in every run.
-    """
+class Restarts(GatewayProcess):
+    """Runs `mxgw serve` on one directory again and again. Made by `restarts`."""
 
     def __init__(self, directory: Path, settings: str) -> None:
-        self.directory = directory
-        self.data = directory / "d"
-        self.target = f"unix:{directory}/g.sock"
-        self.process: subprocess.Popen[str] | None = None
+        super().__init__(directory, {"gateway.data_dir": str(directory / "d")})
         (directory / "settings.toml").write_text(settings)
         # The Python interpreter of the next run, and with it the installed release of mxgw.
         self.python = sys.executable
-        self._runs = 0
+        # The failpoint of the next run.
+        self._failpoint = ""
         # Children of this process that existed before.
         self._others = {child.pid for child in psutil.Process().children()}
 
-    @property
-    def log(self) -> str:
-        """What all runs wrote to stderr."""
-        return "".join(path.read_text() for path in sorted(self.directory.glob("gateway-*.log")))
-
-    async def start(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> None:
+    async def start(self, *arguments: str, failpoint: str = "") -> None:
         """Start a run, and return when the gateway serves."""
-        line = await self.started(failpoint=failpoint, arguments=arguments)
+        self._failpoint = failpoint
+        await super().start(*arguments)
 
-        assert line, f"the gateway did not start:\n{self.log}"
-
-    async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
+    async def started(self, *arguments: str, failpoint: str = "") -> str:
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
-        self._runs += 1
+        self._failpoint = failpoint or self._failpoint
+        return await super().started(*arguments)
+
+    def command(self) -> Sequence[str]:
+        return [self.python, "-m", "mxgw_cli"]
+
+    def environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
-        if failpoint:
-            environment[VARIABLE] = failpoint
-        settings = [f"gateway.data_dir={self.data}"]
-        options = ["--json", "--listen", self.target, *(o for s in settings for o in ("--set", s)), *arguments]
-        with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
-            process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
-                [self.python, "-m", "mxgw_cli", "serve", *options],
-                cwd=self.directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert process.stdout is not None
-        line = await asyncio.to_thread(process.stdout.readline)
-        assert not line or json.loads(line)["ready"]
-        return line
-
-    async def kill(self) -> None:
-        """End the run with SIGKILL."""
-        assert self.process is not None
-        self.process.kill()
-        await self.ended()
-
-    async def terminate(self, timeout_s: float = 20.0) -> None:
-        """End the run with SIGTERM, and wait for its end."""
-        assert self.process is not None
-        self.process.terminate()
-        await self.ended(timeout_s)
+        if self._failpoint:
+            environment[VARIABLE], self._failpoint = self._failpoint, ""
+        return environment
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
@@ -104,16 +70,6 @@ class Restarts:
             timeout=120,
             check=False,
         )
-
-    async def ended(self, timeout_s: float = 60) -> int:
-        """Wait for the end of the run, and return its exit code."""
-        process = self.process
-        assert process is not None
-        code = await asyncio.to_thread(process.wait, timeout_s)
-        assert process.stdout is not None
-        process.stdout.close()
-        self.process = None
-        return code
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes of all runs that are alive. Collect the exit status of the others."""

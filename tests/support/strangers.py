@@ -39,13 +39,13 @@ def clean_environ(**extra: str) -> dict[str, str]:
     return kept | extra
 
 
-def run(python: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with the Python of the environment."""
+def run(python: Path, *arguments: str, timeout_s: float = 55, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the Python of the environment. `extra` are more environment variables."""
     return subprocess.run(
         [str(python), *arguments],
         cwd=python.parent,
         env=clean_environ(**extra),
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=timeout_s,
     )

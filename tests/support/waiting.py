@@ -1,17 +1,5 @@
-"""Waits for a condition of which no event is sent."""
+"""Waits for a condition of which no event is sent: the function that the authors of plugins have too."""
 
-from __future__ import annotations
+from mxgw_core.testing import until
 
-import asyncio
-from collections.abc import Callable
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
-    """Wait until `condition` returns a true value. It is called every few milliseconds.
-
-    Raises:
-        TimeoutError: the condition did not become true in time.
-    """
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  the state of another process, or of a part that announces nothing
-            await asyncio.sleep(0.005)
+__all__ = ["until"]

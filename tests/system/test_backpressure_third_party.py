@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from support.accounts import Account
 from support.clients import Client, client_of, read_to_the_end, refused
 from support.loads import load_names, load_settings
@@ -22,7 +21,6 @@ from support.strangers import clean_environ, environment_with, run
 
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_cli.main import root
 from mxgw_client import GapReason, Policy, connect
 from mxgw_core.plugins import PluginState
 from mxgw_core.testing import running_gateway
@@ -33,22 +31,17 @@ SMALL_WINDOWS = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment with the example in it, and a plugin that `mxgw plugins new` wrote."""
-    folder = tmp_path_factory.mktemp("stranger")
-    made = CliRunner().invoke(root, ["plugins", "new", "acme_policy", "--directory", str(folder)], prog_name="mxgw")
-
-    assert made.exit_code == 0, made.output
-
-    return environment_with(folder, EXAMPLE, folder / "mxgw-plugin-acme-policy")
+    """The Python of a fresh environment with the example in it."""
+    return environment_with(tmp_path_factory.mktemp("stranger"), EXAMPLE)
 
 
-def test_the_own_tests_of_the_example_and_of_a_new_plugin_pass_where_they_are_installed(stranger: Path) -> None:
+def test_the_own_tests_of_the_example_pass_where_it_is_installed(stranger: Path) -> None:
     sources = stranger.parents[2] / "sources"
-    tests = [str(sources / name / "tests") for name in ("mxgw-plugin-keep-alarms", "mxgw-plugin-acme-policy")]
-    done = run(stranger, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(sources), *tests)
+    tests = str(sources / "mxgw-plugin-keep-alarms" / "tests")
+    done = run(stranger, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(sources), tests)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^(9|1\d) passed", done.stdout, re.MULTILINE)
+    assert re.search(r"^\d passed", done.stdout, re.MULTILINE)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from click.testing import Result
 from support.clients import refused
+from support.command_line import run_mxgw
 from support.keys import client_with
 from support.plugins import InstallPlugin
 from support.repository import ROOT
@@ -64,7 +66,16 @@ main()
 """
 
 
-def mxgw(directory: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def mxgw(directory: Path, *arguments: str, code: int = 0) -> Result:
+    done = run_mxgw(*arguments, folder=directory)
+
+    assert done.exit_code == code, done.stdout + done.stderr
+
+    return done
+
+
+def process(directory: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run `mxgw` as a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
     done = subprocess.run(
         [*MXGW, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
@@ -132,7 +143,8 @@ async def test_what_is_backed_up_while_a_gateway_runs_is_another_gateway_when_it
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(refused_again_and_again(old.target, reader["key"], refusals))
                 await until(lambda: bool(refusals))
-                made = await asyncio.to_thread(said, old.directory, "backup", "b.tar")
+                backup = await asyncio.to_thread(process, old.directory, "backup", "b.tar", "--json")
+                made = json.loads(backup.stdout)
                 writing.cancel()
 
             assert {member["name"]: member["kind"] for member in made["members"]} == {
@@ -288,7 +300,7 @@ def test_what_is_cut_off_leaves_nothing_that_could_be_taken_for_the_whole(comman
             ]
             assert command == "backup" or list((site / "new").iterdir()) == []
         elif command == "restore":
-            assert "was cut off" in mxgw(site, "serve", "--listen", "127.0.0.1:0", *there, code=1).stderr
+            assert "was cut off" in process(site, "serve", "--listen", "127.0.0.1:0", *there, code=1).stderr
         if command == "restore":
             mxgw(site, "restore", "b.tar", *there)
 

@@ -1,4 +1,4 @@
-"""read, write, stream, browse and sessions as processes, against a gateway that is one too."""
+"""read, write, stream, browse and sessions against a gateway in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from support.command_line import run_mxgw
 
 MXGW = [sys.executable, "-m", "mxgw_cli"]
 
@@ -37,15 +39,8 @@ def target() -> Iterator[str]:
             process.terminate()
 
 
-def mxgw(target: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*MXGW, *arguments],
-        env={**os.environ, "MXGWCLI_GATEWAY": target, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        **options,
-    )
+def mxgw(target: str, *arguments: str) -> Result:
+    return run_mxgw(*arguments, MXGWCLI_GATEWAY=target, COLUMNS="200")
 
 
 def streaming(target: str, *arguments: str) -> subprocess.Popen[str]:
@@ -65,7 +60,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 def test_read_shows_values_and_why_one_has_none(target: str) -> None:
     done = mxgw(target, "read", "Tank_001.Capacity", "Tank_001.Nowhere")
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "good" in done.stdout
     assert "invalid attribute id" in done.stdout
     assert done.stderr == ""
@@ -75,7 +70,7 @@ def test_read_as_json_is_one_document_in_the_order_asked_for(target: str) -> Non
     done = mxgw(target, "read", "--json", "Bench_001.Counts[]", "Bench_001.Flag")
     readings = json.loads(done.stdout)
 
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert [reading["tag"] for reading in readings] == ["Bench_001.Counts[]", "Bench_001.Flag"]
     assert isinstance(readings[0]["value"], list)
     assert isinstance(readings[1]["value"], bool)
@@ -94,13 +89,13 @@ def test_a_write_arrives_and_each_failure_is_told_in_words(target: str) -> None:
     read = mxgw(target, "read", "--json", "Bench_001.Text")
     lines = done.stdout.splitlines()
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert lines[0].endswith("written")
     assert "one authenticated user" in lines[1]
     assert "outside the attribute's range" in lines[2]
     assert "'abc' is no integer" in lines[3]
     # Each session of the simulator is a plant of its own, so what was written is gone with the session.
-    assert read.returncode == 0
+    assert read.exit_code == 0
 
 
 def test_a_write_in_a_session_is_there_for_the_next_command(target: str) -> None:
@@ -123,7 +118,7 @@ def test_a_stream_ends_after_the_events_asked_for_and_goes_on_after_its_position
     done = mxgw(target, "stream", "Tank_001.Level", "Boiler_001.Fuel", "--count", "5", "--json")
     lines = documents(done.stdout)
 
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert [line["type"] for line in lines] == ["opened", *["event"] * 5, "end"]
     assert [line["sequence"] for line in lines[1:-1]] == [1, 2, 3, 4, 5]
     assert lines[-1]["reason"] == "count"
@@ -140,7 +135,7 @@ def test_a_stream_ends_after_the_time_asked_for_and_another_goes_on_after_its_po
     gone = mxgw(target, "stream", "--session", session_id, "--start", f"after:{first[-1]['position']}")
 
     assert (code, first[-1]["reason"]) == (0, "duration")
-    assert gone.returncode == 1  # the session ended with the command that opened it, and that is said
+    assert gone.exit_code == 1  # the session ended with the command that opened it, and that is said
     assert "ended" in gone.stderr
 
 
@@ -187,14 +182,14 @@ def test_closing_a_session_asks_ends_its_streams_and_tells_why(target: str) -> N
         assert process.stdout is not None
         process.stdout.readline()
         session_id = json.loads(mxgw(target, "sessions", "--json").stdout)[-1]["session_id"]
-        unasked = mxgw(target, "sessions", "close", session_id, stdin=subprocess.DEVNULL)
+        unasked = mxgw(target, "sessions", "close", session_id)
         closed = mxgw(target, "sessions", "close", session_id[:12], "--yes")
         rest = process.stdout.read()
         code = process.wait(timeout=60)
     shown = mxgw(target, "sessions", session_id, "--json")
     listed = mxgw(target, "sessions", "--all")
 
-    assert (unasked.returncode, closed.returncode, code) == (2, 0, 1)
+    assert (unasked.exit_code, closed.exit_code, code) == (2, 0, 1)
     assert "--yes" in unasked.stderr
     assert documents(rest)[-1]["type"] == "end"
     assert documents(rest)[-1]["reason"] in ("session_closed", "client")
@@ -229,7 +224,7 @@ def test_browse_draws_a_tree_and_its_json_has_every_reference(target: str) -> No
     assert "TankFarm" in tree.stdout
     assert "Tank_001.Level" in [node["reference"] for node in documents(filtered.stdout)]
     assert all("level" in node["name"].lower() for node in documents(filtered.stdout))
-    assert nothing.returncode == 1
+    assert nothing.exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -254,7 +249,7 @@ def test_what_goes_wrong_is_a_sentence_with_its_exit_code(
 ) -> None:
     done = mxgw(target, *arguments)
 
-    assert done.returncode == code
+    assert done.exit_code == code
     assert done.stdout == ""
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -267,8 +262,8 @@ def test_an_api_key_never_shows(target: str, tmp_path: Path) -> None:
     done = mxgw(target, "read", "Bench_001.Flag", "--api-key-file", str(key))
     refused = mxgw("10.255.255.1:50051", "read", "X", "--api-key-file", str(key))
 
-    assert done.returncode == 0
-    assert refused.returncode == 2
+    assert done.exit_code == 0
+    assert refused.exit_code == 2
     assert "supersecret" not in done.stdout + done.stderr + refused.stdout + refused.stderr
 
 
@@ -282,6 +277,6 @@ def test_a_secret_that_other_users_may_read_is_refused_before_it_is_used(
     certificate = ["--ca", str(key), "--cert", str(key)] if option == "--key" else []
     done = mxgw(target, "read", "Bench_001.Flag", *certificate, option, str(key))
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "other users may read it (mode 0644); run: chmod 600" in done.stderr
     assert "supersecret" not in done.stdout + done.stderr

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from support.command_line import run_mxgw
 
 from mxgw_client import read_position_file
 
@@ -50,8 +52,8 @@ def environment(target: str) -> dict[str, str]:
     return {**os.environ, "MXGWCLI_GATEWAY": target, "COLUMNS": "200"}
 
 
-def mxgw(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MXGW, *arguments], env=environment(target), capture_output=True, text=True, timeout=30)
+def mxgw(target: str, *arguments: str) -> Result:
+    return run_mxgw(*arguments, MXGWCLI_GATEWAY=target, COLUMNS="200")
 
 
 def events_of(text: str) -> list[int]:
@@ -68,7 +70,7 @@ def test_one_run_goes_on_where_the_one_before_stopped_inside_a_batch_too(target:
     sequences = [events_of(run.stdout) for run in runs]
     stored = read_position_file(place)
 
-    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert [run.exit_code for run in runs] == [0, 0, 0]
     assert sequences[0] + sequences[1] + sequences[2] == list(range(1, 3 * 137 + 1))
     assert stored is not None
     assert stored.position.sequence == 3 * 137
@@ -81,14 +83,14 @@ def test_one_run_goes_on_where_the_one_before_stopped_inside_a_batch_too(target:
 
     wrong = mxgw(target, "stream", "--session", "other", "--resume-file", str(place))
 
-    assert wrong.returncode == 1
+    assert wrong.exit_code == 1
     assert f"goes on in session {stored.session_id}, not in other" in wrong.stderr
 
-    assert mxgw(target, "sessions", "close", "--yes", stored.session_id).returncode == 0
+    assert mxgw(target, "sessions", "close", "--yes", stored.session_id).exit_code == 0
 
     over = mxgw(target, "stream", "--resume-file", str(place))
 
-    assert over.returncode == 1
+    assert over.exit_code == 1
     assert "is over" in over.stderr
     assert f"Remove {place}" in over.stderr
 
@@ -126,7 +128,7 @@ def test_what_is_no_position_file_is_left_alone(target: str, tmp_path: Path) -> 
     notes.write_text("my notes")
     done = mxgw(target, "stream", *TAGS, "--resume-file", str(notes))
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "is no position file" in done.stderr
     assert notes.read_text() == "my notes"
 
@@ -136,8 +138,8 @@ def test_a_run_that_comes_to_nothing_leaves_no_session(target: str, tmp_path: Pa
     missing = mxgw(target, "stream", *TAGS, "--resume-file", str(tmp_path / "no" / "place"))
     nothing = mxgw(target, "stream", "--resume-file", str(tmp_path / "place"))
 
-    assert missing.returncode == 1
+    assert missing.exit_code == 1
     assert "no file can be written" in missing.stderr
-    assert nothing.returncode == 2
+    assert nothing.exit_code == 2
     assert "Name at least one TAG" in nothing.stderr
     assert json.loads(mxgw(target, "sessions", "--json").stdout) == before

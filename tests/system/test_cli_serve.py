@@ -160,3 +160,42 @@ def test_what_keeps_it_from_starting_is_a_sentence_and_exit_code_1(
     assert says.replace("{port}", port) in done.stderr
     assert "Error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+STUCK = """
+import asyncio, contextlib, os, signal, threading, time
+from mxgw_core.api import hookimpl
+
+class Plugin:
+    @hookimpl
+    @contextlib.asynccontextmanager
+    async def mxgw_gateway_context(self, gateway):
+        threading.Thread(target=time.sleep, args=(600,), name="stuck-thread").start()
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+        yield
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(600)
+"""
+
+
+def test_what_a_plugin_leaves_behind_does_not_keep_the_process_from_ending(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "stuck.dist-info").mkdir()
+    (directory / "stuck.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
+    (directory / "stuck.dist-info" / "entry_points.txt").write_text("[mxgw.plugins]\nstuck = stuck:Plugin\n")
+    (directory / "stuck.py").write_text(STUCK)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+    keys = ("plugins.enabled=stuck", "plugins.stop_timeout_s=0.1")
+    with serving(directory, "--listen", "127.0.0.1:0", *(word for key in keys for word in ("--set", key))) as (
+        process,
+        _,
+    ):
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "plugin stuck (stuck 1.0): mxgw_gateway_context does not end when it is cancelled" in errors
+    assert "Leaving without waiting for stuck-thread" in errors
+    assert "Traceback" not in errors

@@ -25,8 +25,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
 from support.clock import advance
-from support.events import batch
-from support.infos import session_info
+from support.events import batch, serial_of
 from support.peers import scripted_worker
 from support.plugins import InstallPlugin
 from support.waiting import until
@@ -81,11 +80,10 @@ from mxgw_core.api.errors import (
     GatewayError,
     InvalidRequest,
     PluginError,
-    SettingsError,
     Unauthenticated,
 )
 from mxgw_core.plugins.loading import HOOKS
-from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_core.testing import RunningGateway, running_gateway, session_info
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.platform import boot_id, pid_scope, start_ticks
 
@@ -267,11 +265,32 @@ async def test_hook_mxgw_grpc_services_whose_own_wait_is_cancelled_answer_that_t
         assert refusal.code is grpc.StatusCode.INTERNAL
 
 
-async def test_hook_mxgw_grpc_services_must_not_clash(running: Run) -> None:
-    clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], Pinger())
-    with pytest.raises(SettingsError, match=r"mxgw\.v1\.GatewayService is brought twice"):
-        async with running(hook("mxgw_grpc_services", lambda self, gateway: [clashing])):
-            pass
+class OtherGateway(Pinger):
+    async def GetGatewayInfo(self, request: GetGatewayInfoRequest, call: Call) -> None:  # noqa: N802
+        raise AssertionError("the gateway's own service answers")
+
+
+async def test_hook_mxgw_grpc_services_that_clash_fail_their_plugin_alone(running: Run) -> None:
+    own = GrpcService(_own_service(), Pinger())
+    clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], OtherGateway())
+
+    def giving(service: GrpcService) -> object:
+        return hook("mxgw_grpc_services", lambda self, gateway: [service])
+
+    async with running(giving(own), giving(clashing), giving(own)) as (_, client):
+        info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
+        ping = client.channel.unary_unary(
+            "/mxgw.test.OwnService/Ping",
+            request_serializer=PingRequest.SerializeToString,
+            response_deserializer=PingResponse.FromString,
+        )
+
+        states = {plugin.name: (plugin.state, plugin.detail) for plugin in info.plugins}
+        failed = gateway_service_pb2.PLUGIN_STATE_FAILED
+        assert states["p0"][0] == gateway_service_pb2.PLUGIN_STATE_LOADED
+        assert states["p1"] == (failed, "it adds the gRPC service mxgw.v1.GatewayService, which the gateway has")
+        assert states["p2"] == (failed, "it adds the gRPC service mxgw.test.OwnService, which plugin 'p0' has")
+        assert (await ping(PingRequest())).payload.startswith(b"anonymous")
 
 
 async def test_hook_mxgw_grpc_services_that_raises_fails_its_plugin_alone(running: Run) -> None:
@@ -528,7 +547,7 @@ async def test_hook_mxgw_decided_learns_once_what_became_of_each_call_and_refuse
         refusals |= {"GetSession", "Invoke", "Ping"}
 
         assert (await refused(client.sessions.GetSession(GetSessionRequest(session_id=session_id)))).text == (
-            "the decision could not be recorded"
+            "the decision could not be recorded: plugin 'p0' failed"
         )
         assert (await refused(client.register(session_id))).reason == "ACCESS_DENIED"
         assert (await refused(client.gateway.Ping(PingRequest(), timeout=10))).text == "no"
@@ -1146,6 +1165,59 @@ async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for
 
         assert await resumed(20) == (False, list(range(21, 51)))
         assert await resumed(20) == (True, list(range(21, 51)))
+
+
+class OfItems(Part):
+    """Has the events 1 to 50, of a visible item, of an unknown one and of one that the caller must not see."""
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        visible, hidden = (ItemRecord(serial_of(1, handle), 1, handle, f"Item_{handle}") for handle in (1, 3))
+        for first, last, handle, items in (
+            (after + 1, 30, 1, [visible]),
+            (31, 35, 2, []),
+            (36, 45, 3, [hidden]),
+            (46, 50, 1, [visible]),
+        ):
+            if after < first <= last:
+                yield HistoryPage(first, last, batch(range(first, last + 1), item_handle=handle), items)
+
+
+async def test_hook_mxgw_history_serves_callers_with_a_filter_by_the_records_of_its_pages(running: Run) -> None:
+    class OnlyOne:
+        def keep(self, item: ItemRecord, kind: int) -> bool:
+            return item.item_definition == "Item_1"
+
+    plugins = [
+        hook("mxgw_history", lambda self, session: OfItems((1, 50))),
+        hook("mxgw_event_filter", lambda self, session, identity: OnlyOne()),
+    ]
+    async with running(*plugins) as (gateway, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        await stream.read()
+        await until(lambda: gateway.api.sessions()[0].oldest_sequence == 51)
+        stream.cancel()
+
+        async def resumed(after: int) -> tuple[bool, list[object]]:
+            await until(lambda: gateway.api.sessions()[0].subscribers == 0)
+            start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=after))
+            stream = client.stream(session.session_id, start)
+            recovered, told = (await stream.read()).opened.recovered, list[object]()
+            while not told or told[-1] != 50:
+                frame = await stream.read()
+                if frame.HasField("gap"):
+                    told.append((frame.gap.first_lost, frame.gap.last_lost))
+                told += [event.sequence for event in frame.events.events]
+            stream.cancel()
+            return recovered, told
+
+        # The store said that it has everything; that it cannot be judged is a gap for who comes back behind it.
+        refusal = await refused(resumed(20))
+
+        assert (refusal.reason, refusal.metadata["last_sequence"]) == ("HISTORY_UNAVAILABLE", "30")
+        assert await resumed(20) == (False, [*range(21, 31), (31, 35), *range(46, 51)])
+        assert await resumed(35) == (True, list(range(46, 51)))
 
 
 async def _evicted(client: Client, gateway: RunningGateway) -> ss.OpenSessionResponse:

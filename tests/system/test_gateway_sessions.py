@@ -357,7 +357,8 @@ async def test_more_pending_commands_than_allowed_are_refused_and_none_is_lost()
 
 
 async def test_a_command_may_ask_for_less_time_and_is_told_that_its_outcome_is_unknown() -> None:
-    async with running_gateway({"limits.command_timeout_s": 600}) as gateway, client_of(gateway.target) as client:
+    settings = {"limits.command_timeout_s": 600, "workers.heartbeat_interval_s": 60.0}
+    async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         register = c.MxCommand(register=c.RegisterCommand(client_name="x"))
         request = cs.InvokeRequest(session_id=session.session_id, command=register, timeout=Duration(nanos=200_000_000))

@@ -243,7 +243,7 @@ async def test_a_gateway_that_cannot_start_leaves_the_workers_alone() -> None:
             session = await client.open()
         await gateway.kill()
 
-        assert await gateway.started(arguments=["--listen", "192.0.2.1:1"]) == ""
+        assert await gateway.started("--listen", "192.0.2.1:1") == ""
         assert await gateway.ended() == 1
         assert len(gateway.workers()) == 1
         assert gateway.rows() == [(session.session_id, "ready")]

@@ -16,6 +16,10 @@ from mxgw.v1 import session_service_pb2 as ss
 
 pytestmark = pytest.mark.asyncio
 
+# A gateway ends a worker that is silent for 2.5 intervals. These tests stop workers for as long as `mxgw drain` takes
+# to start, which is seconds on a busy machine.
+PATIENT = "\n[workers]\nheartbeat_interval_s = 60.0\n"
+
 
 async def test_drain_leaves_the_sessions_to_the_next_gateway() -> None:
     async with restarts(LOAD) as gateway:
@@ -84,7 +88,7 @@ async def test_without_a_gateway_drain_says_so() -> None:
 
 
 async def test_a_gateway_that_takes_longer_than_asked_for_is_named() -> None:
-    slow = LOAD + "\n[gateway]\ndrain_timeout_s = 20\n"
+    slow = LOAD + PATIENT + "\n[gateway]\ndrain_timeout_s = 20\n"
     async with restarts(slow) as gateway:
         await gateway.start()
         async with client_of(gateway.target) as client:
@@ -120,7 +124,7 @@ async def _code(call: object) -> object:
 
 
 async def test_a_command_that_outlasts_the_drain_is_told_that_its_outcome_is_unknown() -> None:
-    short = LOAD + "\n[gateway]\ndrain_timeout_s = 0.3\n"
+    short = LOAD + PATIENT + "\n[gateway]\ndrain_timeout_s = 0.3\n"
     async with restarts(short) as gateway:
         await gateway.start()
         async with client_of(gateway.target) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -490,6 +491,16 @@ async def test_a_peer_of_another_process_is_known(short_path: Path) -> None:
         await child.wait()
 
         assert (peer.pid, peer.same_user) == (child.pid, True)
+
+
+def test_a_port_is_claimed_only_when_nobody_listens_on_it() -> None:
+    with socket.socket() as listener, socket.socket() as probe:
+        platform.claim_port(listener)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        platform.claim_port(probe)
+        with pytest.raises(OSError, match=r"."):
+            probe.bind(listener.getsockname())
 
 
 def test_the_memory_of_this_machine_and_process_is_known() -> None:

@@ -30,6 +30,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
     """
     problems: list[str] = []
     files: list[str] = []
+    access: list[str] = []
     try:
         result = load_settings(choice.file, overrides=choice.overrides)
         files = [str(path) for path in result.files]
@@ -40,18 +41,21 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
                 for record in host.records
                 if record.state is PluginState.FAILED
             ]
+            access = [record.name for record in host.records if record.controls_access and record.required]
             # When a plugin failed, further problems are not looked for, because the plugin would be the cause of some.
             if not problems:
                 problems = settings_problems(result.settings, host)
     except SettingsError as error:
         problems = str(error).splitlines()
     if as_json:
-        write_json({"valid": not problems, "files": files, "problems": problems})
+        write_json({"valid": not problems, "files": files, "problems": problems, "access": access})
     elif problems:
         for problem in problems:
             click.echo(problem)
     else:
         click.echo(f"The settings are valid ({', '.join(files) or 'no file, defaults only'}).")
+        if access:
+            click.echo(f"About access decides {', '.join(access)}: the gateway does not start without it.")
     if problems:
         raise SilentFailure
 

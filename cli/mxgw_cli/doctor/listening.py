@@ -15,11 +15,12 @@ from mxgw_client import errors
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.listening import Address, addresses_of, parse_address
-from mxgw_worker.platform import SOCKET_PATH_BYTES, try_unix_socket, unix_socket_answers
+from mxgw_worker.platform import SOCKET_PATH_BYTES, claim_port, try_unix_socket, unix_socket_answers
 
 AREA = "Listening"
 GATEWAY_ANSWER_S = 1.0
 _TAKEN = "already in use"
+_UNPRIVILEGED_PORTS = 1024
 
 
 def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
@@ -88,7 +89,7 @@ def _check_tcp(parsed: Address) -> Check:
     for family, kind, protocol, _, where in candidates:
         with socket.socket(family, kind, protocol) as listener:
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                claim_port(listener)
                 if family == socket.AF_INET6:
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 listener.bind(where)
@@ -111,6 +112,8 @@ def _tcp_failure(address: str, port: int, error: OSError) -> Check:
             return failed(
                 AREA, address, "this machine has no such address", "Use one that `ip address` shows, or 127.0.0.1."
             )
+        case errno.EACCES if port >= _UNPRIVILEGED_PORTS:
+            return failed(AREA, address, f"{_TAKEN} or reserved", "Choose another port in gateway.listen.")
         case errno.EACCES | errno.EPERM:
             return failed(
                 AREA, address, "not permitted: ports below 1024 need a privilege", "Choose a port from 1024 up."

@@ -133,7 +133,8 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
         yield ok(area, "none enabled", "the core alone serves one subscriber per session")
     for record in enabled:
         if record.state is PluginState.LOADED:
-            yield ok(area, record.name, f"{record.distribution} {record.version}")
+            access = ", decides about access" if record.controls_access else ""
+            yield ok(area, record.name, f"{record.distribution} {record.version}{access}")
             continue
         check = failed if record.required else warning
         yield check(

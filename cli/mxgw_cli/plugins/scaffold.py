@@ -1,16 +1,19 @@
-"""`mxgw plugins new`: writes a new plugin from templates. It is a Python distribution with tests that pass."""
+"""`mxgw plugins new`: writes a new plugin or backend from templates, as a Python distribution with tests that pass."""
 
 from __future__ import annotations
 
+import enum
 import keyword
 import re
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import click
 
+from mxgw_cli.plugins.descriptors import descriptor_code
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure
 from mxgw_core.plugins.discovery import installed_entries, origin_of
@@ -18,6 +21,24 @@ from mxgw_core.plugins.discovery import installed_entries, origin_of
 _NAME = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
 _LONGEST_NAME = 40
 _SUFFIX = ".template"
+# The same as in `mxgw_worker.backends.registry`, which the command line does not import.
+BACKENDS_GROUP = "mxgw.backends"
+BUILT_IN_KINDS = frozenset({"sim", "opcua"})
+
+
+class PluginKind(enum.Enum):
+    """What a new plugin does. Each kind has a directory of templates with the name that is its value here."""
+
+    POLICY = "policy"
+    AUTH = "auth"
+    HISTORY = "history"
+    SERVICE = "service"
+    BACKEND = "backend"
+
+    @property
+    def is_backend(self) -> bool:
+        """Whether it runs in the worker, and not in the gateway."""
+        return self is PluginKind.BACKEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +51,61 @@ class PluginNames:
     class_prefix: str
 
     @classmethod
-    def of(cls, name: str) -> PluginNames:
+    def of(cls, name: str, kind: PluginKind = PluginKind.POLICY) -> PluginNames:
         """Return all names for the plugin `name`.
 
         Raises:
             CliFailure: the name is not allowed (the hint has a similar name that is allowed), or a plugin of this name
                 exists already.
         """
+        what = "backend" if kind.is_backend else "plugin"
         if not _NAME.fullmatch(name) or "__" in name or keyword.iskeyword(name) or len(name) > _LONGEST_NAME:
             better = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_0123456789")[:_LONGEST_NAME]
             hint = f"For example: {better}" if _NAME.fullmatch(better) and not keyword.iskeyword(better) else ""
             raise CliFailure(
-                f"{name!r} is no name for a plugin: 2 to {_LONGEST_NAME} small letters, digits and single underscores, "
+                f"{name!r} is no name for a {what}: 2 to {_LONGEST_NAME} small letters, digits and single underscores, "
                 "a letter first, no word of Python",
                 hint=hint,
             )
-        if name in (installed := installed_entries()):
-            origin = " ".join(origin_of(installed[name][0])).strip()
-            raise CliFailure(f"there is a plugin {name!r} already, of {origin}: a gateway refuses a second one")
+        if owner := _owner_of(name, kind):
+            raise CliFailure(f"there is a {what} {name!r} already, of {owner}: a gateway refuses a second one")
         words = name.split("_")
         prefix = "".join(word.capitalize() for word in words)
-        return cls(name, f"mxgw-plugin-{'-'.join(words)}", f"mxgw_plugin_{name}", prefix)
+        return cls(name, f"mxgw-{what}-{'-'.join(words)}", f"mxgw_{what}_{name}", prefix)
 
 
-def new_plugin(name: str, directory: Path, *, as_json: bool) -> None:
-    """Write a plugin of this name below `directory`, and print what to do next.
+def _owner_of(name: str, kind: PluginKind) -> str:
+    """Return the distribution that has a plugin or backend of this name already; "" when none has."""
+    if not kind.is_backend:
+        installed = installed_entries()
+        return " ".join(origin_of(installed[name][0])).strip() if name in installed else ""
+    if name in BUILT_IN_KINDS:
+        return "mxgw"
+    found = [entry for entry in entry_points(group=BACKENDS_GROUP) if entry.name == name]
+    return " ".join(origin_of(found[0])).strip() if found else ""
+
+
+def new_plugin(name: str, kind: PluginKind, directory: Path, *, as_json: bool) -> None:
+    """Write a plugin of this name and kind below `directory`, and print what to do next.
 
     Raises:
         CliFailure: the name is not allowed or exists already, or the files cannot be written.
     """
-    root, written = write_plugin(PluginNames.of(name), directory)
+    root, written = write_plugin(PluginNames.of(name, kind), kind, directory)
     if as_json:
-        write_json({"directory": str(root), "files": [str(path.relative_to(root)) for path in written]})
+        relative = [path.relative_to(root).as_posix() for path in written]
+        write_json({"directory": str(root), "kind": kind.value, "files": relative})
         return
     click.echo(f"{root}:")
     for path in written:
         click.echo(f"  {path.relative_to(root)}")
-    click.echo(f"Next: pip install -e '{root}[test]', run pytest there, and enable {name!r} in settings.toml.")
+    use = f"use the kind {name!r} for a backend" if kind.is_backend else f"enable {name!r}"
+    click.echo(
+        f"Next: pip install -e '{root}[test]', run pytest there, and {use} in settings.toml. README.md says how."
+    )
 
 
-def write_plugin(names: PluginNames, directory: Path) -> tuple[Path, list[Path]]:
+def write_plugin(names: PluginNames, kind: PluginKind, directory: Path) -> tuple[Path, list[Path]]:
     """Write the distribution into a new directory below `directory`; return the new directory and the sorted files.
 
     Raises:
@@ -79,7 +115,7 @@ def write_plugin(names: PluginNames, directory: Path) -> tuple[Path, list[Path]]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         root.mkdir()
-        return root, sorted(_write(files("mxgw_cli.plugins") / "templates" / "overflow_policy", root, names))
+        return root, sorted(_write(files("mxgw_cli.plugins") / "templates" / kind.value, root, names))
     except FileExistsError:
         raise CliFailure(
             f"{root} exists, and nothing is overwritten", hint="Choose another name, or another --directory."
@@ -97,7 +133,13 @@ def _write(template: Traversable, target: Path, names: PluginNames) -> list[Path
             written += _write(entry, folder, names)
         elif entry.name.endswith(_SUFFIX):
             path = target / entry.name.removesuffix(_SUFFIX)
-            path.write_text(_filled(entry.read_text("utf-8"), names), "utf-8")
+            text = _filled(entry.read_text("utf-8"), names)
+            if path.suffix == ".json":
+                # The description of a gRPC service. The code for it has the lengths of all names in it, so it cannot be
+                # a template.
+                path = path.with_suffix(".py")
+                text = descriptor_code(text)
+            path.write_text(text, "utf-8")
             written.append(path)
     return written
 
@@ -108,6 +150,7 @@ def _filled(text: str, names: PluginNames) -> str:
         ("@distribution@", names.distribution),
         ("@module@", names.module),
         ("@class@", names.class_prefix),
+        ("@command@", names.name.replace("_", "-")),
     ):
         text = text.replace(word, value)
     return text

@@ -15,7 +15,7 @@ from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, innermost, silence_stdout
 from mxgw_core.api.errors import MxgwError
 from mxgw_core.logs import log_to_stderr
-from mxgw_core.serving import serve_until_stopped
+from mxgw_core.serving import end_in_time, serve_until_stopped
 
 _LOOK_FOR_CAUSE = "`mxgw doctor` looks for the cause"
 
@@ -26,10 +26,13 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
     Raises:
         CliFailure: the gateway cannot start, or cannot continue; the text says why.
     """
+    serves = False
     result = loaded(choice, {"gateway.listen": list(listen)} if listen else None)
     log_to_stderr(result.settings.gateway.log_level)
 
     def announce(addresses: Sequence[str]) -> None:
+        nonlocal serves
+        serves = True
         try:
             if as_json:
                 write_json({"ready": True, "addresses": list(addresses), "pid": os.getpid()})
@@ -40,8 +43,10 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
             # The program that started the gateway does not read its output. The gateway serves without it.
             silence_stdout()
 
+    code = 1
     try:
         serve_until_stopped(result, use_uvloop=use_uvloop, on_ready=announce)
+        code = 0
     except MxgwError as error:
         raise CliFailure(f"the gateway cannot start: {error}", hint=f"{_LOOK_FOR_CAUSE}.") from None
     except OSError as error:
@@ -52,5 +57,8 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
     except BaseExceptionGroup as group:
         cause = innermost(group)
         if isinstance(cause, MxgwError | OSError):
-            raise CliFailure(f"the gateway cannot go on: {cause}", hint=f"{_LOOK_FOR_CAUSE}.") from None
+            what = "go on" if serves else "start"
+            raise CliFailure(f"the gateway cannot {what}: {cause}", hint=f"{_LOOK_FOR_CAUSE}.") from None
         raise cause from None
+    finally:
+        end_in_time(code)  # a thread that a plugin has started can keep the process from ending

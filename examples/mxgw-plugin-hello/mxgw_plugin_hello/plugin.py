@@ -31,6 +31,9 @@ class HelloPlugin:
     `mxgw_settings` is called before any other hook.
     """
 
+    # The versions of the plugin API with which this plugin can be used.
+    requires_api = ">=1.0,<2"
+
     def __init__(self) -> None:
         self._settings = HelloSettings()
 

@@ -1,33 +1,39 @@
-"""Tests of the plugin: its own code without a gateway, and whether the plugin host of mxgw accepts it."""
+"""Tests of the plugin: its own code without a gateway, and the installed plugin in a gateway."""
 
 import pytest
 from click.testing import CliRunner
-from mxgw_plugin_hello import HelloPlugin
+from mxgw_plugin_hello import HelloPlugin, HelloSettings
 
+from mxgw_client import connect
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.config import PluginsSettings, Settings
-from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.testing import running_gateway
 
 
-def enabled(**section: object) -> Settings:
-    return Settings(plugins=PluginsSettings(enabled=("hello",)), plugin_sections={"hello": section})
+@pytest.mark.asyncio
+async def test_each_session_is_greeted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    settings = {"plugins.enabled": ["hello"], "plugins.hello.greeting": "Moin"}
+    async with (
+        running_gateway(settings) as gateway,
+        connect(gateway.target) as client,
+        client.open_session(client_name="Anna"),
+    ):
+        assert "Moin, Anna!" in caplog.text
 
 
-def test_the_host_loads_the_installed_plugin() -> None:
-    host = PluginHost.load(enabled())
-
-    assert [(r.name, r.state) for r in host.records if r.name == "hello"] == [("hello", PluginState.LOADED)]
-
-
-def test_settings_change_the_greeting() -> None:
-    (answer,) = PluginHost.load(enabled(greeting="Moin")).ask("mxgw_cli")
-
-    assert CliRunner().invoke(answer.value[0], ["Anna"]).output == "Moin, Anna!\n"
-
-
-def test_a_misspelled_setting_names_the_right_one() -> None:
+@pytest.mark.asyncio
+async def test_a_misspelled_setting_names_the_right_one() -> None:
     with pytest.raises(SettingsError, match=r"plugins\.hello\.greetin: unknown key; did you mean 'greeting'"):
-        PluginHost.load(enabled(greetin="Moin"))
+        async with running_gateway({"plugins.enabled": ["hello"], "plugins.hello.greetin": "Moin"}):
+            pass
+
+
+def test_settings_change_the_greeting_of_the_command() -> None:
+    plugin = HelloPlugin()
+    plugin.mxgw_settings().apply(HelloSettings(greeting="Moin"))
+    (command,) = plugin.mxgw_cli()
+
+    assert CliRunner().invoke(command, ["Anna"]).output == "Moin, Anna!\n"
 
 
 def test_control_characters_of_a_client_do_not_reach_the_log() -> None:

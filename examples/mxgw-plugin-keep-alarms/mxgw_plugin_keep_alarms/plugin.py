@@ -26,6 +26,9 @@ class KeepAlarmsPlugin:
     policy.
     """
 
+    # The versions of the plugin API with which this plugin can be used.
+    requires_api = ">=1.0,<2"
+
     def __init__(self) -> None:
         self._settings = KeepAlarmsSettings()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE
-from mxgw_core.api import Action, Conflate, Disconnect, Lag, Select
+from mxgw_core.api import Action, Conflate, Disconnect, ItemRecord, Lag, Select
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,6 @@ class KeepAlarmsPolicy:
             return Disconnect()
         return Select(self.is_kept) if self.items else Conflate()
 
-    def is_kept(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def is_kept(self, item: ItemRecord, kind: int) -> bool:
         """Return True when these events are kept. Called once per item and kind of event."""
-        del server_handle
-        return kind != EVENT_KIND_DATA_CHANGE or item_handle in self.items
+        return kind != EVENT_KIND_DATA_CHANGE or item.item_handle in self.items

@@ -7,7 +7,7 @@ from mxgw_plugin_keep_alarms import KeepAlarmsPolicy
 
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EVENT_KIND_WRITE_COMPLETE
 from mxgw_client import DataChange, Gap, GapReason, Policy, connect, errors
-from mxgw_core.api import Conflate, Disconnect, Lag, QueueLimits, Select
+from mxgw_core.api import Conflate, Disconnect, ItemRecord, Lag, QueueLimits, Select
 from mxgw_core.testing import running_gateway
 
 LIMITS = QueueLimits(events=10, bytes=0, seconds=0.0)
@@ -24,13 +24,17 @@ def lag(over_limit_s: float = 0.0) -> Lag:
     return Lag("reader", 11, 0, 0.0, LIMITS, over_limit_s)
 
 
+def item(handle: int) -> ItemRecord:
+    return ItemRecord(handle, 1, handle, f"Load.Item{handle:05d}")
+
+
 def test_events_of_the_named_items_and_completions_are_kept() -> None:
     action = KeepAlarmsPolicy(frozenset({3}), 60.0).on_overflow(lag())
 
     assert isinstance(action, Select)
-    assert action.keep(1, 3, EVENT_KIND_DATA_CHANGE)
-    assert action.keep(1, 4, EVENT_KIND_WRITE_COMPLETE)
-    assert not action.keep(1, 4, EVENT_KIND_DATA_CHANGE)
+    assert action.keep(item(3), EVENT_KIND_DATA_CHANGE)
+    assert action.keep(item(4), EVENT_KIND_WRITE_COMPLETE)
+    assert not action.keep(item(4), EVENT_KIND_DATA_CHANGE)
 
 
 def test_without_items_the_newest_value_of_each_is_kept_until_patience_ends() -> None:

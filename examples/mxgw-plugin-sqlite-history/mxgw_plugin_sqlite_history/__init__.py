@@ -1,4 +1,4 @@
-"""Serves events older than the gateway's log from an SQLite file that `mxgw-record-history` fills."""
+"""Writes the events of all sessions to an SQLite file, and serves from it what is older than the gateway's log."""
 
 from mxgw_plugin_sqlite_history.plugin import SqliteHistoryPlugin
 from mxgw_plugin_sqlite_history.store import EventStore

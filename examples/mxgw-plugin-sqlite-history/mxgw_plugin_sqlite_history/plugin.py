@@ -1,20 +1,38 @@
-"""The plugin: a history store for sessions whose events a recorder writes to the file."""
+"""The plugin: follows every session of the gateway, writes its events, and serves them to clients that come back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mxgw.v1.events_pb2 import Event, EventBatch
-from mxgw_core.api import BackupEntry, BackupKind, History, HistoryPage, SettingsSection, hookimpl
+from mxgw_core.api import (
+    BackupEntry,
+    BackupKind,
+    FollowedBatch,
+    FollowedGap,
+    FollowedItems,
+    Follower,
+    Gateway,
+    History,
+    HistoryPage,
+    ItemRecord,
+    Position,
+    SessionInfo,
+    SettingsSection,
+    hookimpl,
+)
 from mxgw_plugin_sqlite_history.store import EventStore
 
 log = logging.getLogger(__name__)
+
+# When the file cannot be written, the same events are tried again after this time. Until then the gateway holds them.
+_RETRY_S = 1.0
 
 
 class SqliteHistorySettings(BaseModel):
@@ -22,18 +40,15 @@ class SqliteHistorySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Path = Field(
-        Path("history.db"), description="The file that mxgw-record-history writes; relative to `gateway.data_dir`."
-    )
-    page_events: int = Field(500, ge=1, le=10_000, description="Events read from the file at once.")
+    file: Path = Field(Path("history.db"), description="The SQLite file; relative to `gateway.data_dir`.")
 
 
 class SqliteHistoryPlugin:
-    """Opens the file when the gateway starts. If no recorder has made the file yet, an empty file is made."""
+    """Opens the file when the gateway starts, and follows each session from the moment when it is ready."""
 
     def __init__(self) -> None:
         self._settings = SqliteHistorySettings()
-        self._history: SqliteHistory | None = None
+        self._recording: Recording | None = None
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[SqliteHistorySettings]:
@@ -48,56 +63,99 @@ class SqliteHistoryPlugin:
         return [BackupEntry(file, BackupKind.DATABASE)] if file.exists() else []
 
     @hookimpl
-    def mxgw_gateway_context(self) -> AbstractAsyncContextManager[None]:
-        return self._open()
+    def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None]:
+        return self._open(gateway)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[None]:
+    async def _open(self, gateway: Gateway) -> AsyncIterator[None]:
         store = await asyncio.to_thread(EventStore, self._settings.file)
-        self._history = SqliteHistory(store, self._settings.page_events)
         try:
-            yield
+            # The group waits for the tasks of all sessions. When it ends, the sessions have ended, and so the tasks
+            # have read and written the rest.
+            async with asyncio.TaskGroup() as tasks:
+                self._recording = Recording(gateway, store, tasks)
+                yield
         finally:
-            self._history = None
+            self._recording = None
             store.close()
 
     @hookimpl
+    def mxgw_session_opened(self, session: SessionInfo) -> None:
+        if self._recording is not None and not session.is_internal:
+            self._recording.begin(session)
+
+    @hookimpl
     def mxgw_history(self) -> History | None:
-        return self._history
+        return SqliteHistory(self._recording.store) if self._recording is not None else None
+
+
+class Recording:
+    """Writes the events of all sessions to the file, each session in a task of its own."""
+
+    def __init__(self, gateway: Gateway, store: EventStore, tasks: asyncio.TaskGroup) -> None:
+        self.store = store
+        self._gateway = gateway
+        self._tasks = tasks
+        # How far the earlier runs of the gateway have written each session.
+        self._places = store.places()
+
+    def begin(self, session: SessionInfo) -> None:
+        """Follow a session. A new one from its first event on; one that was taken back behind what the file has."""
+        place = self._places.pop(session.session_id, None)
+        if place is None or place.epoch != session.epoch:
+            place = Position(session.epoch, 0)
+        # The hold begins here, and not when the task runs: no event is missed in between.
+        follower = self._gateway.follow(session.session_id, place, name="sqlite_history")
+        self._tasks.create_task(self._record(follower), name=f"sqlite_history:{session.session_id}")
+
+    async def _record(self, follower: Follower) -> None:
+        items: list[ItemRecord] = []
+        async with follower:
+            async for followed in follower:
+                match followed:
+                    case FollowedItems(new):
+                        items += new
+                        continue
+                    case FollowedBatch(first, last, events):
+                        await self._write(follower, last, (first, last, events), items)
+                    case FollowedGap(first, last):
+                        log.warning(
+                            "session %s: events %d to %d are lost: %s",
+                            follower.session_id,
+                            first,
+                            last,
+                            followed.detail,
+                        )
+                        await self._write(follower, last, None, items)
+                items = []
+                follower.acknowledge(last)
+
+    async def _write(
+        self, follower: Follower, last: int, batch: tuple[int, int, bytes] | None, items: Sequence[ItemRecord]
+    ) -> None:
+        place = Position(follower.epoch, last)
+        while True:
+            try:
+                await asyncio.to_thread(self.store.append, follower.session_id, place, batch, items)
+                return
+            except sqlite3.OperationalError as error:
+                log.warning("session %s: the file cannot be written: %s", follower.session_id, error)
+                if follower.end_error is not None:
+                    raise  # the gateway stops, or the session has ended: nobody holds the events for long now
+                await asyncio.sleep(_RETRY_S)
 
 
 class SqliteHistory:
     """Reads the file for the gateway. Threads do the reading, so that the event loop never waits for the disk."""
 
-    def __init__(self, store: EventStore, page_events: int) -> None:
+    def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._page_events = page_events
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         return await asyncio.to_thread(self._store.span, epoch)
 
     async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
-        while after < until:
-            rows = await asyncio.to_thread(self._store.read, epoch, after, until, self._page_events)
-            if not rows:
-                return
-            for run in runs_of(rows):
-                yield page_of(run)
-            after = rows[-1][0]
-
-
-def runs_of(rows: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-    """Return the rows in several lists without missing sequences, because no event may be missing within a page."""
-    runs: list[list[tuple[int, bytes]]] = []
-    for row in rows:
-        if runs and runs[-1][-1][0] == row[0] - 1:
-            runs[-1].append(row)
-        else:
-            runs.append([row])
-    return runs
-
-
-def page_of(run: Sequence[tuple[int, bytes]]) -> HistoryPage:
-    """Return consecutive events as one page."""
-    batch = EventBatch(events=[Event.FromString(event) for _, event in run])
-    return HistoryPage(run[0][0], run[-1][0], batch.SerializeToString())
+        while after < until and (pages := await asyncio.to_thread(self._store.pages, epoch, after, until)):
+            for page in pages:
+                yield page
+            after = pages[-1].last_sequence

@@ -1,85 +1,122 @@
-"""The file: one row per encoded event, and for each session the position up to which events were written."""
+"""The file: batches of encoded events, the items that they are about, and for each session how far it was written."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mxgw.v1.events_pb2 import EventBatch
+from mxgw_core.api import HistoryPage, ItemRecord, Position
+
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    epoch BLOB NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL, PRIMARY KEY (epoch, sequence)
+CREATE TABLE IF NOT EXISTS batches (
+    epoch BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, events BLOB NOT NULL, PRIMARY KEY (epoch, first)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS places (session_id TEXT PRIMARY KEY, position TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS batches_by_end ON batches (epoch, last);
+CREATE TABLE IF NOT EXISTS items (
+    epoch BLOB NOT NULL, serial INTEGER NOT NULL, server_handle INTEGER NOT NULL, item_handle INTEGER NOT NULL,
+    definition TEXT NOT NULL, context TEXT NOT NULL, buffered INTEGER NOT NULL, PRIMARY KEY (epoch, serial)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (session_id TEXT PRIMARY KEY, epoch BLOB NOT NULL, sequence INTEGER NOT NULL);
 """
-# Begins at the newest event and goes back, event by event, until the event before is missing.
+# Begins at the newest batch and goes back, batch by batch, until the batch before is missing.
 _BEGIN_OF_NEWEST_RUN = """
-SELECT sequence FROM events AS here WHERE epoch = ?
-AND NOT EXISTS (SELECT 1 FROM events WHERE epoch = here.epoch AND sequence = here.sequence - 1)
-ORDER BY sequence DESC LIMIT 1
+SELECT first FROM batches AS here WHERE epoch = ?
+AND NOT EXISTS (SELECT 1 FROM batches WHERE epoch = here.epoch AND last = here.first - 1)
+ORDER BY first DESC LIMIT 1
 """
-# How many seconds a reader waits while the file is locked by the writer, and the writer while it is locked by readers.
+_BEHIND = "SELECT first, last, events FROM batches WHERE epoch = ? AND last > ? AND first <= ? ORDER BY last LIMIT 64"
 _BUSY_S = 5.0
 
 
 class EventStore:
-    """An SQLite file.
+    """An SQLite file. Several threads can use the same object.
 
-    One process writes it, and others read it at the same time. Several threads can use the same object.
+    What was written survives when the process is killed. After a power failure the last transactions can be missing,
+    with the position that belongs to them.
     """
 
-    def __init__(self, file: Path | str, *, read_only: bool = False) -> None:
-        """Open the file. Create it if it does not exist, unless `read_only` is True.
+    def __init__(self, file: Path | str) -> None:
+        """Open the file. Create it if it does not exist.
 
         Raises:
             sqlite3.Error: the file cannot be opened, or has another content.
         """
-        mode = "ro" if read_only else "rwc"
-        path = Path(file).absolute().as_uri()
-        self._connection = sqlite3.connect(f"{path}?mode={mode}", uri=True, timeout=_BUSY_S, check_same_thread=False)
+        self._connection = sqlite3.connect(file, timeout=_BUSY_S, check_same_thread=False)
         self._lock = threading.Lock()
-        if not read_only:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.executescript(_SCHEMA)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.executescript(_SCHEMA)
 
-    def append(self, epoch: bytes, events: Iterable[tuple[int, bytes]], session_id: str, position: str) -> None:
-        """Write events, as pairs (sequence, encoded event), and the position after them in one transaction.
+    def append(
+        self, session_id: str, place: Position, batch: tuple[int, int, bytes] | None, items: Iterable[ItemRecord] = ()
+    ) -> None:
+        """Write a batch (first sequence, last sequence, events), the new items, and the place behind them in one
+        transaction. `batch` None means that nothing came up to `place` but a gap.
 
-        Events that the file already has are not changed.
+        Raises:
+            sqlite3.Error: nothing was written; for example, the disk is full, or the file has the batch already.
         """
-        rows = [(epoch, sequence, event) for sequence, event in events]
+        rows = [
+            (place.epoch, i.serial, i.server_handle, i.item_handle, i.item_definition, i.item_context, i.buffered)
+            for i in items
+        ]
         with self._lock, self._connection:
-            self._connection.executemany("INSERT INTO events VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
-            self._connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (session_id, position))
+            self._connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            if batch is not None:
+                self._connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (place.epoch, *batch))
+            self._connection.execute(
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (session_id, place.epoch, place.sequence)
+            )
 
-    def place(self, session_id: str) -> str | None:
-        """Return the position up to which the events of a session were written; None when there is none."""
+    def places(self) -> dict[str, Position]:
+        """Return how far the events of each session were written."""
         with self._lock:
-            row = self._connection.execute("SELECT position FROM places WHERE session_id = ?", (session_id,)).fetchone()
-        return None if row is None else str(row[0])
+            rows = self._connection.execute("SELECT session_id, epoch, sequence FROM places").fetchall()
+        return {session_id: Position(epoch, sequence) for session_id, epoch, sequence in rows}
 
     def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence of the newest events of an epoch; None when there are no events.
-
-        The range goes back from the newest event until an event is missing.
-        """
+        """Return the first and the last sequence of the newest events without a hole; None when there are no events."""
         with self._lock:
-            newest = self._connection.execute("SELECT max(sequence) FROM events WHERE epoch = ?", (epoch,)).fetchone()
+            newest = self._connection.execute("SELECT max(last) FROM batches WHERE epoch = ?", (epoch,)).fetchone()
             oldest = self._connection.execute(_BEGIN_OF_NEWEST_RUN, (epoch,)).fetchone()
         return None if oldest is None else (oldest[0], newest[0])
 
-    def read(self, epoch: bytes, after: int, until: int, limit: int) -> list[tuple[int, bytes]]:
-        """Return at most `limit` events with `after < sequence <= until`, oldest first."""
+    def pages(self, epoch: bytes, after: int, until: int) -> list[HistoryPage]:
+        """Return the next events with `after < sequence <= until` as pages, each without a hole; [] behind the last."""
         with self._lock:
-            return self._connection.execute(
-                "SELECT sequence, event FROM events WHERE epoch = ? AND sequence > ? AND sequence <= ?"
-                " ORDER BY sequence LIMIT ?",
-                (epoch, after, until, limit),
-            ).fetchall()
+            rows = self._connection.execute(_BEHIND, (epoch, after, until)).fetchall()
+        return [self._page(epoch, run, after, until) for run in runs_of(rows)]
+
+    def _page(self, epoch: bytes, run: Sequence[tuple[int, int, bytes]], after: int, until: int) -> HistoryPage:
+        # Encoded batches that stand one behind another are one encoded batch.
+        batch = EventBatch.FromString(b"".join(events for _, _, events in run))
+        kept = [event for event in batch.events if after < event.sequence <= until]
+        items = self._items(epoch, {event.item_serial for event in kept})
+        encoded = EventBatch(events=kept).SerializeToString()
+        return HistoryPage(kept[0].sequence, kept[-1].sequence, encoded, items)
+
+    def _items(self, epoch: bytes, serials: Iterable[int]) -> list[ItemRecord]:
+        query = "SELECT * FROM items WHERE epoch = ? AND serial = ?"
+        with self._lock:
+            found = [self._connection.execute(query, (epoch, serial)).fetchone() for serial in serials]
+        return [ItemRecord(*row[1:6], buffered=bool(row[6])) for row in found if row is not None]
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+
+def runs_of(rows: Iterable[tuple[int, int, bytes]]) -> Iterator[list[tuple[int, int, bytes]]]:
+    """Return the batches in several lists without a hole between them."""
+    run: list[tuple[int, int, bytes]] = []
+    for row in rows:
+        if run and run[-1][1] != row[0] - 1:
+            yield run
+            run = []
+        run.append(row)
+    if run:
+        yield run

@@ -1,20 +1,30 @@
-"""Tests of the store and its pages. A test with a whole gateway checks that older and live events fit together."""
+"""Tests of the store and of the recording. A test with a whole gateway checks that stored and live events fit."""
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mxgw_plugin_sqlite_history import EventStore
-from mxgw_plugin_sqlite_history.plugin import SqliteHistory
+from mxgw_plugin_sqlite_history import plugin as plugin_module
+from mxgw_plugin_sqlite_history.plugin import Recording, SqliteHistory
 
-from mxgw.v1.events_pb2 import Event, EventBatch
+from mxgw.v1.events_pb2 import GAP_REASON_QUEUE_DROPPED, Event, EventBatch
+from mxgw_core.api import Followed, FollowedBatch, FollowedGap, FollowedItems, HistoryPage, ItemRecord, Position
 
 EPOCH, OTHER = bytes(16), bytes(range(16))
 
 
-def rows(*sequences: int) -> list[tuple[int, bytes]]:
-    return [(s, Event(sequence=s, item_serial=7, item_handle=7).SerializeToString()) for s in sequences]
+def item(serial: int) -> ItemRecord:
+    return ItemRecord(serial, 1, serial, f"Tank{serial}.PV")
+
+
+def batch(first: int, last: int, serial: int = 7) -> tuple[int, int, bytes]:
+    events = [Event(sequence=s, item_serial=serial, item_handle=serial) for s in range(first, last + 1)]
+    return first, last, EventBatch(events=events).SerializeToString()
 
 
 @pytest.fixture
@@ -22,49 +32,114 @@ def store(tmp_path: Path) -> EventStore:
     return EventStore(tmp_path / "history.db")
 
 
-def test_events_and_place_are_written_together(store: EventStore) -> None:
-    store.append(EPOCH, rows(1, 2, 3), "session", "after 3")
-    with pytest.raises(sqlite3.Error):
-        store.append(EPOCH, [(4, b"x"), (5, None)], "session", "after 5")  # type: ignore[list-item]
+def write(store: EventStore, *ranges: tuple[int, int], epoch: bytes = EPOCH, items: Sequence[ItemRecord] = ()) -> None:
+    for first, last in ranges:
+        store.append("session", Position(epoch, last), batch(first, last), items)
 
-    assert store.place("session") == "after 3"
+
+def sequences(page: HistoryPage) -> list[int]:
+    return [event.sequence for event in EventBatch.FromString(page.events).events]
+
+
+def test_events_items_and_place_are_written_together_or_not_at_all(store: EventStore) -> None:
+    write(store, (1, 3), items=[item(7)])
+    with pytest.raises(sqlite3.IntegrityError):
+        store.append("session", Position(EPOCH, 9), batch(1, 9), [item(8)])
+
+    assert store.places() == {"session": Position(EPOCH, 3)}
     assert store.span(EPOCH) == (1, 3)
-    assert store.place("another") is None
     assert store.span(OTHER) is None
+    (page,) = store.pages(EPOCH, 0, 9)
+    assert page.items == [item(7)]
 
 
 def test_the_span_is_the_newest_run_without_a_hole(store: EventStore) -> None:
-    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9, 10, 11), "session", "a")
-    store.append(OTHER, rows(5), "session", "b")
+    write(store, (1, 3), (6, 7), (9, 10), (11, 11))
+    write(store, (5, 5), epoch=OTHER)
 
     assert store.span(EPOCH) == (9, 11)
     assert store.span(OTHER) == (5, 5)
 
 
-def test_what_is_written_again_stays_what_it_was(store: EventStore) -> None:
-    store.append(EPOCH, rows(1), "session", "a")
-    store.append(EPOCH, [(1, b"other"), *rows(2)], "session", "b")
-
-    assert store.read(EPOCH, 0, 9, 10) == rows(1, 2)
-
-
-def test_another_process_reads_while_one_writes(store: EventStore, tmp_path: Path) -> None:
-    reader = EventStore(tmp_path / "history.db", read_only=True)
-    store.append(EPOCH, rows(1, 2), "session", "a")
-
-    assert reader.read(EPOCH, 1, 9, 10) == rows(2)
-    with pytest.raises(sqlite3.OperationalError):
-        reader.append(EPOCH, rows(3), "session", "b")
-
-
 def test_pages_are_runs_without_holes_and_stop_where_they_were_told_to(store: EventStore) -> None:
-    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9), "session", "a")
+    write(store, (1, 3), (4, 5), (8, 12))
 
-    async def pages() -> list[tuple[int, int, list[int]]]:
-        history = SqliteHistory(store, page_events=2)
-        return [
-            (page.first_sequence, page.last_sequence, [e.sequence for e in EventBatch.FromString(page.events).events])
-            async for page in history.read(EPOCH, 1, 8)
-        ]
+    async def pages() -> list[list[int]]:
+        return [sequences(page) async for page in SqliteHistory(store).read(EPOCH, 1, 9)]
 
-    assert asyncio.run(pages()) == [(2, 3, [2, 3]), (6, 7, [6, 7])]
+    assert asyncio.run(pages()) == [[2, 3, 4, 5], [8, 9]]
+
+
+class Following:
+    """A follower that gives what a test says, and remembers what was acknowledged."""
+
+    session_id, epoch, end_error = "session", EPOCH, None
+
+    def __init__(self, *followed: Followed) -> None:
+        self._followed = list(followed)
+        self.acknowledged: list[int] = []
+
+    async def __aenter__(self) -> "Following":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
+
+    def __aiter__(self) -> "Following":
+        return self
+
+    async def __anext__(self) -> Followed:
+        if not self._followed:
+            raise StopAsyncIteration
+        return self._followed.pop(0)
+
+    def acknowledge(self, sequence: int) -> None:
+        self.acknowledged.append(sequence)
+
+
+def record(store: EventStore, *followed: Followed) -> tuple[Following, list[Any]]:
+    """Record one session. Return its follower, and the arguments with which it was asked for."""
+    follower, asked = Following(*followed), list[Any]()
+
+    def follow(*arguments: object, **options: object) -> Following:
+        asked.extend((*arguments, options))
+        return follower
+
+    async def recorded() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            gateway: Any = SimpleNamespace(follow=follow)
+            session: Any = SimpleNamespace(session_id="session", epoch=EPOCH)
+            Recording(gateway, store, tasks).begin(session)
+
+    asyncio.run(recorded())
+    return follower, asked
+
+
+def test_what_was_written_is_acknowledged_and_the_next_run_goes_on_behind_it(store: EventStore) -> None:
+    gap = FollowedGap(3, 5, 3, GAP_REASON_QUEUE_DROPPED, "too slow")
+    follower, asked = record(
+        store, FollowedItems([item(7)]), FollowedBatch(*batch(1, 2)), gap, FollowedBatch(*batch(6, 6))
+    )
+
+    assert asked[:2] == ["session", Position(EPOCH, 0)]
+    assert follower.acknowledged == [2, 5, 6]
+    assert [sequences(page) for page in store.pages(EPOCH, 0, 9)] == [[1, 2], [6]]
+    assert all(page.items == [item(7)] for page in store.pages(EPOCH, 0, 9))
+    assert record(store)[1][:2] == ["session", Position(EPOCH, 6)]
+
+
+def test_while_the_file_cannot_be_written_nothing_is_acknowledged_and_nothing_is_lost(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, failures = EventStore.append, [sqlite3.OperationalError("database or disk is full")] * 2
+
+    def failing(self: EventStore, *arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        append(self, *arguments)
+
+    monkeypatch.setattr(plugin_module, "_RETRY_S", 0)
+    monkeypatch.setattr(EventStore, "append", failing)
+    follower, _ = record(store, FollowedBatch(*batch(1, 2)))
+
+    assert (follower.acknowledged, store.span(EPOCH)) == ([2], (1, 2))

@@ -13,11 +13,19 @@ from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.audit_log import LONGEST_DETAIL, AuditLog, AuditRecord
-from mxgw_acl.item_rights import named_items
 from mxgw_acl.key_limits import KeyLimits
-from mxgw_acl.patterns import reference_of
 from mxgw_acl.rules import AUDITED_COMMANDS, INVOKE, rule_of
-from mxgw_core.api import AccessRequest, CloseReason, Gateway, Identity, ItemRecord, SessionInfo, used_handles
+from mxgw_core.api import (
+    AccessRequest,
+    CloseReason,
+    Gateway,
+    Identity,
+    ItemRecord,
+    SessionInfo,
+    full_reference,
+    named_items,
+    used_handles,
+)
 from mxgw_core.api.errors import AccessDenied, GatewayError
 
 log = logging.getLogger(__name__)
@@ -144,12 +152,12 @@ def references_of(
     command can have thousands of inputs.
     """
     if named := named_items(command):
-        return len(named), lambda index: reference_of(named[index]) or "?"
+        return len(named), lambda index: full_reference(named[index]) or "?"
     handles = used_handles(command)
 
     def used(index: int) -> str:
         item = items[index]
-        reference = (reference_of(item) or "?") if item is not None else ""
+        reference = (full_reference(item) or "?") if item is not None else ""
         if are_checked and reference:
             return reference
         handle = f"handle {handles[index][1]}"

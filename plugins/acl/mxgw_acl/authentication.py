@@ -22,7 +22,7 @@ _REFUSED = (
     "no accepted credentials: send `authorization: Bearer <API key>`; a key may be mistyped, replaced, expired or "
     "revoked, and who issued it can say"
 )
-NOBODY = Identity(id="anonymous", kind="anonymous", display_name="nobody yet")
+NOBODY = Identity(id="anonymous", kind="anonymous", display_name="nobody yet", claims=object())
 _SCHEME = "bearer "
 
 

@@ -56,7 +56,8 @@ class Authorization:
             if current is None:
                 raise AccessDenied("the login is over: log in again")
             self.check_operator(request, current, rule)
-        elif request.identity is not NOBODY or not rule.public:
+        # A plugin gets a copy of the identity, with the same claims.
+        elif claims is not NOBODY.claims or not rule.public:
             raise AccessDenied("the call needs an API key")
 
     # calls of clients with a key

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mxgw.v1.commands_pb2 import BrowseNode, ItemReference, MxCommand
+from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import EventKind
 from mxgw_acl.keys import Constraints
-from mxgw_acl.patterns import reference_of
-from mxgw_core.api import ItemRecord
+from mxgw_core.api import ItemRecord, full_reference, named_items
 
 _DENIED_READ = "this key may not read the item"
 _DENIED_WRITE = "this key may not write the item"
@@ -100,10 +99,10 @@ class ItemGuard:
         """Return the inputs that the key may not use. Key: index of the input. Value: the reason."""
         kind = command.WhichOneof("command")
         if named := named_items(command):
-            return self._denied_references(map(reference_of, named), reads=kind == "read_bulk")
+            return self._denied_references(map(full_reference, named), reads=kind == "read_bulk")
         denied: dict[int, str] = {}
         for index, item in enumerate(items):
-            reference = reference_of(item) if item is not None else None
+            reference = full_reference(item) if item is not None else None
             if reference is None or not self._rights.may_use(reference):
                 denied[index] = _DENIED_HANDLE
             elif kind in _WRITES and not self._rights.may_write(reference):
@@ -150,26 +149,7 @@ class ItemFilter:
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """Return whether an event of this item and kind passes the filter."""
-        reference = reference_of(item)
+        reference = full_reference(item)
         if reference is None:
             return False
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
-
-
-def named_items(command: MxCommand) -> Sequence[ItemReference]:
-    """Return the items that a command names by reference, in the order of its inputs; nothing for other commands."""
-    match command.WhichOneof("command"):
-        case "add_item":
-            return [ItemReference(item_definition=command.add_item.item_definition)]
-        case "add_item2":
-            item2 = command.add_item2
-            return [ItemReference(item_definition=item2.item_definition, item_context=item2.item_context)]
-        case "add_buffered_item":
-            buffered = command.add_buffered_item
-            return [ItemReference(item_definition=buffered.item_definition, item_context=buffered.item_context)]
-        case "subscribe_bulk":
-            return command.subscribe_bulk.items
-        case "read_bulk":
-            return command.read_bulk.items
-        case _:
-            return ()

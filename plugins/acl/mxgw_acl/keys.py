@@ -20,6 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NO_LIMIT = 2**63
 # The tags of a key without --tag, and of a key that an earlier release stored without tags: any tag, or none.
 ANY_TAG = ("*",)
+_MIB = 1024 * 1024
 
 
 class Scope(enum.Enum):
@@ -76,6 +77,21 @@ class Constraints:
     def limits_items(self) -> bool:
         """Whether the key is limited to certain items."""
         return bool(self.readable or self.writable)
+
+    def summary(self) -> Sequence[str]:
+        """Return a few words for each limit, without the items and networks themselves."""
+        counts = {
+            "session": self.maximum_sessions,
+            "stream": self.maximum_subscribers,
+            "detached session": self.maximum_detached,
+        }
+        words = ["items"] * self.limits_items + ["networks"] * bool(self.networks)
+        words += [f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n is not None]
+        if self.maximum_events_per_s is not None:
+            words.append(f"{self.maximum_events_per_s:g}/s")
+        if self.maximum_buffer_bytes is not None:
+            words.append(f"{self.maximum_buffer_bytes / _MIB:g} MiB")
+        return words
 
     def may_read(self, reference: str) -> bool:
         """Return whether the key may see values of the item."""

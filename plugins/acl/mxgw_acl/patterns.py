@@ -6,18 +6,14 @@ never gives access to an item that is not permitted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mxgw.v1.commands_pb2 import ItemReference
-from mxgw_core.api import Globs, ItemRecord
+from mxgw_core.api import Globs
 
 # An item is below a subtree when the name of the subtree is followed by one of these characters, which begin an
 # attribute, a path segment or an array index.
 _BELOW = (".", "/", "[")
-# A plain name: it has no separator, and can only have an array index at its end.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_ #$-]+(\[\d*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +42,6 @@ class ItemPatterns:
             return True
         name = reference.strip().casefold()
         return any(_is_below(name, subtree) for subtree in self._subtrees)
-
-
-def reference_of(item: ItemReference | ItemRecord) -> str | None:
-    """Return the full reference of an item from its context and definition; None when it cannot be determined.
-
-    Each backend has its own rules for a definition with a context; some try the definition alone when the name made of
-    context and definition does not exist. Only a definition that is a plain name certainly belongs to its context, so
-    the result is None for any other definition that has a context.
-    """
-    context = item.item_context.strip()
-    definition = item.item_definition.strip()
-    if not context:
-        return definition
-    return f"{context}.{definition}" if _PLAIN_NAME.fullmatch(definition) else None
 
 
 def _is_below(name: str, subtree: str) -> bool:

@@ -29,6 +29,9 @@ class MetricsPlugin:
         return SettingsSection("metrics", MetricsSettings, self._configure)
 
     def _configure(self, settings: MetricsSettings) -> None:
+        # Checked here, so that `mxgw plugins`, `mxgw doctor` and the log of the gateway say it in the same words.
+        if importlib.util.find_spec("prometheus_client") is None:
+            raise PluginError("it needs prometheus-client, which is not installed: pip install 'mxgw[metrics]'")
         settings.check()
         self._settings = settings
 
@@ -38,8 +41,6 @@ class MetricsPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        if importlib.util.find_spec("prometheus_client") is None:
-            raise PluginError("it needs prometheus-client, which is not installed: pip install 'mxgw[metrics]'")
         from mxgw_metrics.endpoint import Endpoint, serving
         from mxgw_metrics.loop_delay import LoopDelay
 

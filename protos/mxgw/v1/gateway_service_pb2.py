@@ -26,27 +26,27 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/gateway_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x15GetGatewayInfoRequest\"\x88\x01\n\nPluginInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.mxgw.v1.PluginState\x12\x14\n\x0c\x64istribution\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"\xf2\x01\n\rGatewayLimits\x12\x10\n\x08sessions\x18\x01 \x01(\r\x12\x18\n\x10pending_commands\x18\x02 \x01(\r\x12\x32\n\x0f\x63ommand_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdefault_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmaximum_lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15maximum_message_bytes\x18\x06 \x01(\r\"\xcb\x02\n\x16GetGatewayInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07plugins\x18\x05 \x03(\x0b\x32\x13.mxgw.v1.PluginInfo\x12\x10\n\x08\x62\x61\x63kends\x18\x06 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_backend\x18\x07 \x01(\t\x12&\n\x06limits\x18\x08 \x01(\x0b\x32\x16.mxgw.v1.GatewayLimits\x12\x15\n\ropen_sessions\x18\t \x01(\r\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x10\n\x08identity\x18\x0b \x01(\t\x12\x15\n\rspare_workers\x18\x0c \x01(\r\"2\n\x0bPingRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x87\x01\n\x0cPingResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x30\n\x0cgateway_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11worker_round_trip\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*y\n\x0bPluginState\x12\x1c\n\x18PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PLUGIN_STATE_LOADED\x10\x01\x12\x17\n\x13PLUGIN_STATE_FAILED\x10\x02\x12\x1a\n\x16PLUGIN_STATE_AVAILABLE\x10\x03\x32\x98\x01\n\x0eGatewayService\x12Q\n\x0eGetGatewayInfo\x12\x1e.mxgw.v1.GetGatewayInfoRequest\x1a\x1f.mxgw.v1.GetGatewayInfoResponse\x12\x33\n\x04Ping\x12\x14.mxgw.v1.PingRequest\x1a\x15.mxgw.v1.PingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/gateway_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x15GetGatewayInfoRequest\"\xa1\x01\n\nPluginInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.mxgw.v1.PluginState\x12\x14\n\x0c\x64istribution\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x17\n\x0f\x63ontrols_access\x18\x07 \x01(\x08\"\xf2\x01\n\rGatewayLimits\x12\x10\n\x08sessions\x18\x01 \x01(\r\x12\x18\n\x10pending_commands\x18\x02 \x01(\r\x12\x32\n\x0f\x63ommand_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdefault_lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmaximum_lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15maximum_message_bytes\x18\x06 \x01(\r\"\xcb\x02\n\x16GetGatewayInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x63ontract\x18\x02 \x01(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x07plugins\x18\x05 \x03(\x0b\x32\x13.mxgw.v1.PluginInfo\x12\x10\n\x08\x62\x61\x63kends\x18\x06 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_backend\x18\x07 \x01(\t\x12&\n\x06limits\x18\x08 \x01(\x0b\x32\x16.mxgw.v1.GatewayLimits\x12\x15\n\ropen_sessions\x18\t \x01(\r\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12\x10\n\x08identity\x18\x0b \x01(\t\x12\x15\n\rspare_workers\x18\x0c \x01(\r\"2\n\x0bPingRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"\x87\x01\n\x0cPingResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x30\n\x0cgateway_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11worker_round_trip\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*y\n\x0bPluginState\x12\x1c\n\x18PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PLUGIN_STATE_LOADED\x10\x01\x12\x17\n\x13PLUGIN_STATE_FAILED\x10\x02\x12\x1a\n\x16PLUGIN_STATE_AVAILABLE\x10\x03\x32\x98\x01\n\x0eGatewayService\x12Q\n\x0eGetGatewayInfo\x12\x1e.mxgw.v1.GetGatewayInfoRequest\x1a\x1f.mxgw.v1.GetGatewayInfoResponse\x12\x33\n\x04Ping\x12\x14.mxgw.v1.PingRequest\x1a\x15.mxgw.v1.PingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mxgw.v1.gateway_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLUGINSTATE']._serialized_start=1040
-  _globals['_PLUGINSTATE']._serialized_end=1161
+  _globals['_PLUGINSTATE']._serialized_start=1065
+  _globals['_PLUGINSTATE']._serialized_end=1186
   _globals['_GETGATEWAYINFOREQUEST']._serialized_start=107
   _globals['_GETGATEWAYINFOREQUEST']._serialized_end=130
   _globals['_PLUGININFO']._serialized_start=133
-  _globals['_PLUGININFO']._serialized_end=269
-  _globals['_GATEWAYLIMITS']._serialized_start=272
-  _globals['_GATEWAYLIMITS']._serialized_end=514
-  _globals['_GETGATEWAYINFORESPONSE']._serialized_start=517
-  _globals['_GETGATEWAYINFORESPONSE']._serialized_end=848
-  _globals['_PINGREQUEST']._serialized_start=850
-  _globals['_PINGREQUEST']._serialized_end=900
-  _globals['_PINGRESPONSE']._serialized_start=903
-  _globals['_PINGRESPONSE']._serialized_end=1038
-  _globals['_GATEWAYSERVICE']._serialized_start=1164
-  _globals['_GATEWAYSERVICE']._serialized_end=1316
+  _globals['_PLUGININFO']._serialized_end=294
+  _globals['_GATEWAYLIMITS']._serialized_start=297
+  _globals['_GATEWAYLIMITS']._serialized_end=539
+  _globals['_GETGATEWAYINFORESPONSE']._serialized_start=542
+  _globals['_GETGATEWAYINFORESPONSE']._serialized_end=873
+  _globals['_PINGREQUEST']._serialized_start=875
+  _globals['_PINGREQUEST']._serialized_end=925
+  _globals['_PINGRESPONSE']._serialized_start=928
+  _globals['_PINGRESPONSE']._serialized_end=1063
+  _globals['_GATEWAYSERVICE']._serialized_start=1189
+  _globals['_GATEWAYSERVICE']._serialized_end=1341
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,7 @@ class _PluginStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PluginSta
     PLUGIN_STATE_UNSPECIFIED: _PluginState.ValueType  # 0
     PLUGIN_STATE_LOADED: _PluginState.ValueType  # 1
     PLUGIN_STATE_FAILED: _PluginState.ValueType  # 2
-    """Enabled but could not be loaded; `detail` says why."""
+    """Enabled, and could not be loaded or started, or has failed since; `detail` says why."""
     PLUGIN_STATE_AVAILABLE: _PluginState.ValueType  # 3
     """Installed but not enabled in the settings."""
 
@@ -39,7 +39,7 @@ class PluginState(_PluginState, metaclass=_PluginStateEnumTypeWrapper): ...
 PLUGIN_STATE_UNSPECIFIED: PluginState.ValueType  # 0
 PLUGIN_STATE_LOADED: PluginState.ValueType  # 1
 PLUGIN_STATE_FAILED: PluginState.ValueType  # 2
-"""Enabled but could not be loaded; `detail` says why."""
+"""Enabled, and could not be loaded or started, or has failed since; `detail` says why."""
 PLUGIN_STATE_AVAILABLE: PluginState.ValueType  # 3
 """Installed but not enabled in the settings."""
 Global___PluginState: _TypeAlias = PluginState  # noqa: Y015
@@ -69,13 +69,18 @@ class PluginInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     REQUIRED_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CONTROLS_ACCESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___PluginState.ValueType
     distribution: _builtins.str
     """The distribution that brought it, and its version."""
     version: _builtins.str
     required: _builtins.bool
+    """The gateway does not start without it."""
     detail: _builtins.str
+    """Empty for callers that are no administrators, because it can name files of the gateway."""
+    controls_access: _builtins.bool
+    """It decides about access. If it has failed, calls are denied until the gateway is restarted."""
     def __init__(
         self,
         *,
@@ -85,10 +90,11 @@ class PluginInfo(_message.Message):
         version: _builtins.str = ...,
         required: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        controls_access: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "distribution", b"distribution", "name", b"name", "required", b"required", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controls_access", b"controls_access", "detail", b"detail", "distribution", b"distribution", "name", b"name", "required", b"required", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

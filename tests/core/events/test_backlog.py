@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.accounts import Account, Produced
-from support.events import told
-from support.overflowing import CHANGE, OPERATION, WRITE, happening
+from support.events import serial_of, told
+from support.overflowing import CHANGE, WRITE, happening
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.events.backlog import Backlog
 from mxgw_core.events.encoding import record_bounds
+from mxgw_core.events.filters import identity_of
 from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of, packed, unpacked
 
 DROPPED, CONFLATED = e.GAP_REASON_QUEUE_DROPPED, e.GAP_REASON_CONFLATED
@@ -156,7 +157,7 @@ def test_dropping_again_and_again_from_a_source_full_of_gaps_holds_no_more_than_
 def test_selecting_keeps_what_is_wanted_in_few_frames_and_names_the_rest() -> None:
     queue = backlog(chunk(1, 1, 2, 1, 2, 1), gap(6, 7), chunk(8, 2, 2, 1, 1))
 
-    assert queue.select(lambda items: {i for i in items if i[1] == 1}, "why") == 4
+    assert queue.select(lambda _, keys: [key == CHANGE << 56 | serial_of(1, 1) for key in keys], "why") == 4
 
     entries = popped(queue)
     account = Account()
@@ -175,18 +176,39 @@ def test_selecting_keeps_what_is_wanted_in_few_frames_and_names_the_rest() -> No
     ]
 
 
-def test_selecting_asks_with_server_item_and_kind() -> None:
-    asked: set[tuple[int, int, int]] = set()
-    queue = backlog(chunk(1, 7, server=3), chunk(2, 7, server=300, kind=WRITE), chunk(3, -5, server=0, kind=OPERATION))
-    queue.select(lambda items: asked.update(items) or items, "why")
+def test_selecting_asks_about_every_event_with_its_sequence_serial_and_kind_oldest_first() -> None:
+    asked: list[tuple[int, int, int]] = []
 
-    assert asked == {(3, 7, CHANGE), (300, 7, WRITE), (0, -5, OPERATION)}
+    def choose(sequences: Sequence[int], keys: Sequence[int]) -> list[bool]:
+        asked.extend((s, *identity_of(key)) for s, key in zip(sequences, keys, strict=True))
+        return [s % 2 == 0 for s in sequences]
+
+    queue = backlog(chunk(1, 7, server=3), gap(2, 4), chunk(5, *[9] * 10, server=300, kind=WRITE))
+    dropped = queue.select(choose, "why")
+    account = Account()
+    account.take(popped(queue))
+
+    assert asked == [(1, serial_of(3, 7), CHANGE), *((s, serial_of(300, 9), WRITE) for s in range(5, 15))]
+    assert dropped == 6
+    assert sorted(account.events) == [6, 8, 10, 12, 14]
+    assert account.lost_for(DROPPED) == {1, 5, 7, 9, 11, 13}
+
+
+def test_what_was_selected_can_be_selected_from_again() -> None:
+    queue = backlog(chunk(1, *[1] * 12))
+    queue.select(lambda sequences, _: [s % 2 == 0 for s in sequences], "why")
+    queue.select(lambda sequences, _: [s % 3 == 0 for s in sequences], "why")
+    account = Account()
+    account.take(popped(queue))
+
+    assert sorted(account.events) == [6, 12]
+    assert account.lost_for(DROPPED) == set(range(1, 12)) - {6}
 
 
 def test_a_judge_that_raises_leaves_everything_as_it_was() -> None:
     queue = backlog(chunk(1, 1, 2), gap(3, 3), chunk(4, 1, 2))
     with pytest.raises(ZeroDivisionError):
-        queue.select(lambda items: 1 // 0, "why")
+        queue.select(lambda *_: 1 // 0, "why")
 
     assert (queue.events, queue.since) == (4, 0.0)
     assert told(popped(queue)) == [1, 2, (3, 3), 4, 5]

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from mxgw_core.events.policy_guard import Budget, OverBudget, wanted
+from mxgw_core.events.policy_guard import Budget, NoAnswer, OverBudget, answers
 
 MS = 0.001
 
@@ -115,32 +116,45 @@ def test_an_exception_comes_out_and_the_collection_is_on_again() -> None:
     assert gc.isenabled()
 
 
-# asking for many items
+# asking for many answers
 
 
-ITEMS = [(1, n, 1) for n in range(1_000)]
+QUESTIONS = [(n, "kind") for n in range(1_000)]
 
 
-def test_the_items_wanted_are_those_that_keep_wants() -> None:
-    assert wanted(lambda server, item, kind: item % 2 == 0, ITEMS, MS, MS) == set(ITEMS[::2])
+def test_the_answers_have_the_order_of_the_questions() -> None:
+    found = answers(lambda number, _: number % 2 == 0, QUESTIONS, MS, MS)
+
+    assert found == [True, False] * 500
 
 
 @pytest.mark.parametrize("slow", [lambda *_: time.sleep(0.005), lambda *_: burn(0.005)], ids=["sleeps", "burns"])
 def test_a_slow_keep_is_given_up_early(slow: Callable[..., object]) -> None:
-    asked = []
-    with pytest.raises(OverBudget, match="ms for 1 items"):
-        wanted(lambda *item: asked.append(item) or slow(*item), ITEMS, MS, 0.0)  # type: ignore[arg-type,return-value]
+    asked: list[object] = []
+
+    def keep(*question: object) -> bool:
+        asked.append(question)
+        return slow() is None
+
+    with pytest.raises(OverBudget, match="ms for 1 answers"):
+        answers(keep, QUESTIONS, MS, 0.0)
 
     assert len(asked) == 1
 
 
 def test_many_small_delays_add_up() -> None:
     with pytest.raises(OverBudget):
-        wanted(lambda *_: time.sleep(0.000_3) is None, ITEMS, MS, 0.0)
+        answers(lambda *_: time.sleep(0.000_3) is None, QUESTIONS, MS, 0.0)
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes", []])
+def test_what_is_neither_true_nor_false_is_no_answer(answer: Any) -> None:
+    with pytest.raises(NoAnswer, match="neither True nor False"):
+        answers(lambda *_: answer, QUESTIONS, MS, MS)
 
 
 @pytest.mark.usefixtures("hogs")
-def test_a_quick_keep_is_not_blamed_for_interruptions_however_many_items_there_are() -> None:
+def test_a_quick_keep_is_not_blamed_for_interruptions_however_many_answers_there_are() -> None:
     until = time.monotonic() + 0.7
     while time.monotonic() < until:
-        assert len(wanted(lambda *_: True, ITEMS, MS, 0.000_002)) == 1_000
+        assert len(answers(lambda *_: True, QUESTIONS, MS, 0.000_002)) == 1_000

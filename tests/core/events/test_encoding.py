@@ -13,10 +13,11 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_core.events.encoding import (
     MalformedBatch,
     event_head,
-    event_item,
     events_prefix,
+    fourth_field,
     offset_after,
     record_bounds,
+    record_of,
     varint,
 )
 
@@ -72,7 +73,8 @@ def test_bounds_and_heads_agree_with_protobuf_for_every_batch(made: list[e.Event
 
     for m, (_, body, end) in zip(made, bounds, strict=True):
         assert event_head(data, body) == (m.sequence, m.item_serial, m.kind)
-        assert event_item(data, body, end) == (m.server_handle, m.item_handle, m.kind)
+        assert fourth_field(data, body, end) == m.item_handle
+        assert record_of(m.SerializeToString()) == e.EventBatch(events=[m]).SerializeToString()
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
-from support.events import EPOCH, Clock, batch, told
+from support.events import EPOCH, Clock, batch, event, serial_of, told
 from support.seams import read_from
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
-from mxgw_core.api.types import Position
+from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.history import BrokenPromises, Store, find_older, reach_of
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.start import decide
+from mxgw_core.events.stored_items import StoredItems
 from mxgw_core.events.subscriber import Output
 
 pytestmark = pytest.mark.asyncio
@@ -201,3 +203,93 @@ async def test_who_comes_back_to_a_store_that_repeats_what_it_cannot_keep_has_th
 
     assert await resume(3) == (False, [4, 5, 6, 7, 8, 9])
     assert await resume(3) == (True, [4, 5, 6, 7, 8, 9])
+
+
+class Book:
+    """The items that the session knows."""
+
+    def get(self, serial: int) -> ItemRecord | None:
+        return record(1) if serial == record(1).serial else None
+
+
+def record(item_handle: int) -> ItemRecord:
+    return ItemRecord(serial_of(1, item_handle), 1, item_handle, f"Tank{item_handle}.PV")
+
+
+def page(first: int, last: int, item_handle: int, *items: ItemRecord) -> HistoryPage:
+    return HistoryPage(first, last, batch(range(first, last + 1), item_handle=item_handle), items)
+
+
+class OfItems(Pages):
+    """A history store whose events are about several items."""
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        events = [event(4, 1), event(5, 2), event(6, 3), event(7, 3), event(8, 2)]
+        yield HistoryPage(4, 8, e.EventBatch(events=events).SerializeToString(), [record(2)])
+        yield page(9, 9, 3, record(3))
+
+
+async def test_for_a_reader_with_filters_an_event_of_an_unknown_item_is_an_exact_gap(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pieces = read_from(asked(OfItems()), 3, 9, is_whole=False, items=StoredItems(Book()))
+
+    assert told([piece async for piece in pieces]) == [4, 5, (6, 7), 8, 9]
+    assert caplog.messages == [
+        "the history store of a test gave event 6 without the record of its item: callers with an event filter get a "
+        "gap"
+    ]
+
+
+async def test_an_event_of_an_unknown_item_breaks_a_promise_to_readers_with_filters() -> None:
+    given: list[Output] = []
+
+    async def read() -> None:
+        async for piece in read_from(asked(OfItems()), 3, 9, is_whole=True, items=StoredItems(Book())):
+            given.append(piece)  # noqa: PERF401 - what came before it fails counts
+
+    with pytest.raises(HistoryUnavailable) as raised:
+        await read()
+
+    assert (told(given), raised.value.metadata) == ([4, 5], {"last_sequence": "5"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"events", "gave b'events' instead of a HistoryPage"),
+        (HistoryPage("4", 6, b""), "gave a page whose first_sequence is '4': it must be an int"),  # type: ignore[arg-type]
+        (HistoryPage(4, True, b""), "gave a page whose last_sequence is True: it must be an int"),
+        (HistoryPage(3, 6, batch(range(3, 7))), "gave events 3 to 6 after 3, until 9"),
+        (HistoryPage(4, 12, batch(range(4, 13))), "gave events 4 to 12 after 3, until 9"),
+        (
+            HistoryPage(4, 6, [event(4)]),  # type: ignore[arg-type]
+            "gave a page whose events are of type list: they must be bytes, an encoded EventBatch",
+        ),
+        (
+            HistoryPage(4, 6, batch(range(4, 7)), {1: record(1)}),  # type: ignore[arg-type]
+            "gave a page whose items are {1: ItemRecord(serial=4294967297, server_handle=1, item_handle=1, "
+            "item_definition='Tank1.PV', item_context='', buffered=False)}: they must be a sequence of ItemRecord",
+        ),
+        (HistoryPage(4, 6, b"xyz"), "gave events 4 to 6 as bytes that are no encoded EventBatch"),
+        (HistoryPage(4, 6, batch([4, 6])), "gave a page of the events 4 to 6 that has others"),
+    ],
+)
+async def test_a_wrong_page_is_a_gap_and_the_log_names_the_store_and_what_is_wrong(
+    answer: HistoryPage, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(Pages):
+        async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+            yield answer
+
+    assert await _read(Wrong(), 3, 9) == [(4, 9)]
+    assert caplog.messages == [f"the history store of a test {words}"]
+
+
+@pytest.mark.parametrize("span", [(1, 2, 3), (0, 4), (5, 4), ("1", 9), 7, [1, 9], (True, 9)])
+async def test_a_wrong_span_is_none_and_named(span: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert await reach_of(asked(Pages(span=span)), EPOCH, 3) is None
+    assert caplog.messages == [
+        f"the history store of a test answered span with {span!r}: it must be None, or the first and the last sequence "
+        "of a run of events"
+    ]

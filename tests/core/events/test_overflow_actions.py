@@ -1,18 +1,20 @@
-"""The actions Tolerate, Block, Select and DropNewest, the internal readers of the gateway, and the counters."""
+"""Actions that let time pass or select events, DropNewest, the internal readers of the gateway, and the counters."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.accounts import Account
-from support.distributing import Items, Pump, Told
-from support.events import taken, told
+from support.distributing import EVERYTHING, Items, Pump, Told
+from support.events import EPOCH, batch, serial_of, taken, told
 from support.overflowing import CHANGE, WRITE, RecordingPump
 
 from mxgw.v1 import events_pb2 as e
+from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import (
     Block,
@@ -24,10 +26,13 @@ from mxgw_core.api.events import (
     QueueLimits,
     Resync,
     Select,
+    SelectEvents,
     Tolerate,
 )
-from mxgw_core.api.types import Position
+from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.counts import DISCONNECTS, GAP_FRAMES, LOST, OVERFLOW, POLICY_ERRORS, RESUMES, STALL
+from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.sources import Refusing
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
@@ -215,25 +220,98 @@ def test_what_cannot_be_carried_out_after_a_block_is_the_policys_failure() -> No
     assert pump.held.calls == [True, False]
 
 
-# Select
+# Select and SelectEvents
 
 
 def test_select_keeps_what_it_wants_and_names_the_rest() -> None:
     pump = RecordingPump()
-    subscriber = pump.attach(limits=THREE, policy=Told(Select(lambda server, item, kind: kind == WRITE)))
+    subscriber = pump.attach(limits=THREE, policy=Told(Select(lambda item, kind: kind == WRITE)))
     pump.happen(1, (1, WRITE), 2, 2, (2, WRITE))
+
+    assert read(pump, subscriber).events.keys() == {2, 5}
+
+
+def test_select_events_decides_about_each_event() -> None:
+    pump = RecordingPump()
+    policy = Told(SelectEvents(lambda item, kind, sequence: item.item_handle == 2 or sequence % 3 == 0))
+    subscriber = pump.attach(limits=QueueLimits(5, 0, 0.0), policy=policy)
+    pump.happen(1, 2, 1, 1, 1, 1, 1, 2, 1)
+    account = read(pump, subscriber)
+
+    assert account.events.keys() == {2, 3, 6, 8, 9}
+    assert account.lost_for(e.GAP_REASON_QUEUE_DROPPED) == {1, 4, 5, 7}
+    assert pump.distributor.counts.total(OVERFLOW, "told", "SelectEvents") == 1
+
+
+def read(pump: RecordingPump, subscriber: Subscriber) -> Account:
+    """Return the checked account of everything that the subscriber gets: each event, or an exact gap in its place."""
     account = Account()
     account.take(taken(subscriber))
     pump.produced.check(account)
-
-    assert sorted(account.events) == [2, 5]
-    assert account.lost_for(e.GAP_REASON_QUEUE_DROPPED) == {1, 3, 4}
+    return account
 
 
-def test_a_select_that_keeps_too_much_disconnects_even_if_it_drops_a_little_each_time() -> None:
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+def test_a_selection_goes_by_references(select: Any) -> None:
     pump = RecordingPump()
-    policy = Told(Select(lambda server, item, kind: item > 1))
-    subscriber = pump.attach(limits=QueueLimits(100, 0, 0.0), policy=policy)
+    policy = Told(select(lambda item, *_: item.item_definition == "Item_7.PV"))
+    subscriber = pump.attach(limits=THREE, policy=policy)
+    pump.happen(1, 7, 2, 7, 7)
+
+    assert read(pump, subscriber).events.keys() == {2, 4, 5}
+
+
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+def test_events_of_items_that_are_not_known_are_kept_and_nobody_is_asked(select: Any) -> None:
+    asked = []
+    pump = RecordingPump()
+    pump.items.forgotten.add(serial_of(1, 7))
+    policy = Told(select(lambda item, *_: asked.append(item.item_handle) is not None))
+    subscriber = pump.attach(limits=THREE, policy=policy)
+    pump.happen(1, 7, 2, 7, (7, WRITE))
+
+    assert read(pump, subscriber).events.keys() == {2, 4, 5}
+    assert set(asked) == {1, 2}
+
+
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+def test_an_item_is_known_by_its_serial_when_its_handle_belongs_to_another_item(select: Any) -> None:
+    book = ItemBook(10)
+    critical, ordinary = (
+        w.ItemRecord(item_serial=serial, server_handle=1, item_handle=5, item_definition=reference)
+        for serial, reference in ((4, "Critical"), (9, "Ordinary"))
+    )
+    ended = w.ItemRecord(item_serial=4, server_handle=1, item_handle=5, ended=True)
+    book.take(w.ItemRecords(records=[critical, ended, ordinary]))
+    distributor = Distributor(items=book, unattached=EVERYTHING)
+    distributor.epoch = EPOCH
+    policy = Told(select(lambda item, *_: item.item_definition == "Critical"))
+    subscriber = distributor.attach("s", Start.NOW, limits=THREE, policy=policy)
+    events = [e.Event(sequence=s, item_serial=4 if s < 3 else 9, item_handle=5, kind=CHANGE) for s in range(1, 6)]
+    distributor.append(1, 5, e.EventBatch(events=events).SerializeToString())
+    distributor.flush()
+
+    assert told(taken(subscriber)) == [1, 2, (3, 5)]
+
+
+def test_in_a_feed_no_event_has_an_item_so_everything_is_kept() -> None:
+    distributor = Distributor(unattached=EVERYTHING)
+    distributor.epoch = EPOCH
+    policy = Told(Select(lambda *_: False))
+    subscriber = distributor.attach("s", Start.NOW, limits=THREE, policy=policy)
+    distributor.append(1, 4, batch(range(1, 5)))
+    distributor.flush()
+
+    assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+    assert distributor.counts.total(POLICY_ERRORS, "support.distributing") == 0
+
+
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+def test_a_selection_that_keeps_too_much_disconnects_even_if_it_drops_a_little_each_time(select: Any) -> None:
+    pump = RecordingPump()
+    subscriber = pump.attach(
+        limits=QueueLimits(100, 0, 0.0), policy=Told(select(lambda item, *_: item.item_handle > 1))
+    )
     for _ in range(100):
         pump.happen(1, 2, 3)
         if subscriber.end_error is not None:
@@ -243,49 +321,88 @@ def test_a_select_that_keeps_too_much_disconnects_even_if_it_drops_a_little_each
     assert subscriber.unread.events <= 102
 
 
-def test_keep_is_asked_once_for_each_item_and_kind() -> None:
-    asked: list[tuple[int, int, int]] = []
+def test_select_asks_once_for_each_item_and_kind() -> None:
+    asked: list[tuple[int, int]] = []
     pump = RecordingPump()
-    pump.attach(limits=THREE, policy=Told(Select(lambda *item: asked.append(item) or False)))
+    pump.attach(
+        limits=THREE, policy=Told(Select(lambda item, kind: asked.append((item.item_handle, kind)) is not None))
+    )
     pump.happen(1, 2, 1, (1, WRITE), 2, 1)
 
-    assert sorted(asked) == [(1, 1, CHANGE), (1, 1, WRITE), (1, 2, CHANGE)]
+    assert sorted(asked) == [(1, CHANGE), (1, WRITE), (2, CHANGE)]
 
 
-def raises(server: int, item: int, kind: int) -> bool:
+def test_select_events_asks_about_each_event_oldest_first_and_again_while_it_is_unread() -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def keep(item: ItemRecord, kind: int, sequence: int) -> bool:
+        asked.append((item.item_handle, kind, sequence))
+        return item.item_handle == 1
+
+    pump = RecordingPump()
+    pump.attach(limits=THREE, policy=Told(SelectEvents(keep)))
+    pump.happen(1, 2, (1, WRITE), 2)
+
+    assert asked == [(1, CHANGE, 1), (2, CHANGE, 2), (1, WRITE, 3), (2, CHANGE, 4)]
+
+    asked.clear()
+    pump.happen(2, 2)
+
+    assert asked == [(1, CHANGE, 1), (1, WRITE, 3), (2, CHANGE, 5), (2, CHANGE, 6)]
+
+
+def raises(item: ItemRecord, *_: int) -> bool:
     raise ZeroDivisionError
 
 
-def sleeps(server: int, item: int, kind: int) -> bool:
-    asked.append(item)
+def sleeps(item: ItemRecord, *_: int) -> bool:
+    asked.append(item.item_handle)
     time.sleep(0.002)
     return True
+
+
+def says_nothing(item: ItemRecord, *_: int) -> None:
+    return None
 
 
 # The items about which `sleeps` was asked.
 asked: list[int] = []
 
 
-@pytest.mark.parametrize("keep", [raises, sleeps, "no function"])
-def test_a_keep_that_raises_or_takes_its_time_disconnects(keep: object) -> None:
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [
+        (raises, "failed in Select"),
+        (sleeps, "ms for"),
+        (says_nothing, "returned None from keep, which is neither True nor False"),
+        ("no function", "failed in Select"),
+        (lambda: True, "failed in Select"),
+    ],
+    ids=["raises", "sleeps", "says nothing", "no function", "wrong signature"],
+)
+def test_a_keep_that_fails_disconnects_its_reader_which_gets_everything(
+    select: Any, keep: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
     pump = RecordingPump()
-    subscriber = pump.attach(limits=THREE, policy=Told(Select(keep)))  # type: ignore[arg-type]
+    subscriber = pump.attach(limits=THREE, policy=Told(select(keep)))
     asked.clear()
     pump.happen(*range(1, 101))
 
     assert len(asked) < 50  # the function was asked about fewer than half of the hundred items
+    assert subscriber.end_error is not None
 
-    account = Account()
-    account.take(taken(subscriber))
-    pump.produced.check(account)
+    account = read(pump, subscriber)
 
-    assert account.at == 100
+    assert account.events.keys() == set(range(1, 101))
     assert pump.distributor.counts.total(POLICY_ERRORS, "support.distributing") == 1
+    assert says in caplog.text
 
 
-def test_a_quick_keep_may_be_asked_for_very_many_items() -> None:
+@pytest.mark.parametrize("select", [Select, SelectEvents])
+def test_a_quick_keep_may_be_asked_very_often(select: Any) -> None:
     pump = RecordingPump()
-    subscriber = pump.attach(limits=THREE, policy=Told(Select(lambda *_: False)))
+    subscriber = pump.attach(limits=THREE, policy=Told(select(lambda *_: False)))
     pump.happen(*range(1, 10_001))
 
     assert told(taken(subscriber)) == [(1, 10_000)]

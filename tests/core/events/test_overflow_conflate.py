@@ -12,7 +12,7 @@ from support.overflowing import BUFFERED, CHANGE, OPERATION, WRITE, RecordingPum
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
-from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Select
+from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Select, SelectEvents
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.counts import OVERFLOW
 from mxgw_core.events.encoding import MalformedBatch
@@ -211,7 +211,8 @@ def test_a_policy_may_grow_tired_of_conflating() -> None:
     [
         (DropOldest(1), [12]),
         (DropNewest(0), [11, 12]),
-        (Select(lambda server, item, kind: item == 1), [11]),
+        (Select(lambda item, kind: item.item_handle == 1), [11]),
+        (SelectEvents(lambda item, kind, sequence: sequence % 4 == 0), [12]),
     ],
 )
 def test_another_action_after_conflating_is_exact_too(then: object, kept: list[int]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mxgw_core.api import API_VERSION
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
@@ -22,7 +23,7 @@ OWN = "mxgw"  # stands in for the project's own distribution, so that its real p
 GOOD = """
 class Plugin:
     @hookimpl
-    def mxgw_session_detached(self, session): return __name__
+    def mxgw_check_settings(self, limits): return [__name__]
 """
 
 BROKEN: dict[str, tuple[str, str]] = {
@@ -43,6 +44,17 @@ BROKEN: dict[str, tuple[str, str]] = {
     "wants arguments": ("class Plugin:\n    def __init__(self, x): pass", "constructing Plugin() raised TypeError"),
     "is a function": ("def Plugin(): pass", "must be a class, an object or a module"),
     "is nothing": ("Plugin = None", "must be a class, an object or a module"),
+    "needs an API that is to come": ("class Plugin:\n    requires_api = '>=1.7'\n    def __init__(self): 1 // 0",
+                                     f"it needs plugin API >=1.7, and this release of mxgw has {API_VERSION}: install "
+                                     "a newer release of mxgw, or an older release of the plugin"),
+    "needs an API that is gone": ("class Plugin:\n    requires_api = '<1'",
+                                  f"it needs plugin API <1, and this release of mxgw has {API_VERSION}: install a "
+                                  "newer release of the plugin, or an older release of mxgw"),
+    "needs what is no range": ("class Plugin: requires_api = '1.0'", "its requires_api '1.0' is no range of API "
+                               "versions: write for example requires_api = \">=1.0,<2\""),
+    "needs a number": ("class Plugin: requires_api = 1.0", "its requires_api is float 1.0; it must be a text"),
+    "does not say what it needs": ("class M(type):\n    @property\n    def requires_api(self): raise OSError('disk')\n"
+                                   "class Plugin(metaclass=M): pass", "reading its requires_api raised OSError: disk"),
     "implements nothing": ("class Plugin: pass", "it implements no hook"),
     "takes an unknown argument": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, sesion): pass",
                                   "are declared in the hookimpl but can not be found in the hookspec; CHANGELOG.md"),
@@ -100,7 +112,7 @@ def test_a_broken_plugin_fails_alone(
     assert (bad.state, bad.distribution, bad.version) == (PluginState.FAILED, "dist-bad", "1.0")
     assert reason in bad.detail
     assert record(host, "good").state is PluginState.LOADED
-    assert [answer.plugin for answer in host.ask("mxgw_session_detached", session=None)] == ["good"]
+    assert [answer.plugin for answer in host.ask("mxgw_check_settings", limits=None)] == ["good"]
     assert not host.implements("mxgw_session_opened")
     (warning,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert "'bad' of dist-bad 1.0 cannot be used: " in warning.getMessage()
@@ -180,23 +192,23 @@ def test_every_module_that_took_the_place_of_another_can_be_imported() -> None:
 
 
 def test_acl_is_required_as_soon_as_it_is_enabled(install: Install) -> None:
-    install("acl", "raise RuntimeError('no key file')", distribution=OWN)
+    install("acl", "raise RuntimeError('no key file')", distribution=OWN, access=True)
 
-    with pytest.raises(PluginError, match=r"required plugin 'acl' of mxgw 1\.0 .* RuntimeError: no key file"):
+    with pytest.raises(PluginError, match=r"plugin 'acl' of mxgw 1\.0, which decides .* RuntimeError: no key"):
         PluginHost.load(settings("acl"))
 
 
-def test_acl_that_is_not_installed_stops_the_start(install: Install) -> None:
+def test_an_enabled_plugin_that_is_not_installed_stops_the_start(install: Install) -> None:
     install("nothing", GOOD, distribution=OWN)
 
-    with pytest.raises(PluginError, match=r"required plugin 'acl' cannot be used: is it installed\?"):
-        PluginHost.load(settings("acl", "hello"))
+    with pytest.raises(PluginError, match=r"'acl' cannot be used: is it installed\?.*\n.*'tokens' .* installed\?"):
+        PluginHost.load(settings("acl", "nothing", "tokens"))
 
 
 def test_a_plugin_that_is_not_installed_names_the_nearest(install: Install) -> None:
     install("greeter", GOOD)
 
-    host = PluginHost.load(settings("greter"))
+    host = PluginHost.load(settings("greter"), keep_going=True)
 
     assert record(host, "greter").state is PluginState.FAILED
     assert record(host, "greter").detail.startswith("is it installed?")
@@ -243,8 +255,8 @@ def test_all_required_failures_are_told_together(install: Install) -> None:
 
 
 def test_a_listing_keeps_going(install: Install) -> None:
-    install("acl", "raise RuntimeError('no key file')", distribution=OWN)
-    install("strict", SETTINGS)
+    install("acl", "raise RuntimeError('no key file')", distribution=OWN, access=True)
+    install("strict", SETTINGS.replace("operator_sessions(self, operator)", "session_opened(self, session)"))
 
     host = PluginHost.load(settings("acl", "strict", strict={"sise": 5}), keep_going=True)
 
@@ -257,12 +269,12 @@ def test_a_listing_keeps_going(install: Install) -> None:
 
 @pytest.mark.parametrize("value", ["{module}:Plugin", "{module}:ready", "{module}"])
 def test_a_class_an_object_and_a_module_can_be_a_plugin(install: Install, value: str) -> None:
-    code = GOOD + "ready = Plugin()\n@hookimpl\ndef mxgw_session_detached(session): return 'the module'\n"
+    code = GOOD + "ready = Plugin()\n@hookimpl\ndef mxgw_check_settings(limits): return ['the module']\n"
     install("any", code, value=value)
 
-    (answer,) = PluginHost.load(settings("any")).ask("mxgw_session_detached", session=None)
+    (answer,) = PluginHost.load(settings("any")).ask("mxgw_check_settings", limits=None)
 
-    assert answer.value == ("the module" if value == "{module}" else "dist_any_module")
+    assert answer.value == ["the module" if value == "{module}" else "dist_any_module"]
 
 
 def test_one_object_cannot_be_two_plugins(install: Install) -> None:
@@ -276,7 +288,7 @@ def test_one_object_cannot_be_two_plugins(install: Install) -> None:
 
 
 SETTINGS = """
-import pydantic
+import contextlib, pydantic
 
 class Inner(pydantic.BaseModel):
     model_config = {"extra": "forbid"}
@@ -298,8 +310,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("strict", Model, self.apply)
     @hookimpl
-    def mxgw_session_detached(self, session):
-        return self.seen
+    def mxgw_gateway_context(self, gateway):
+        return contextlib.nullcontext(self.seen)
 """
 
 
@@ -308,7 +320,7 @@ def test_hook_mxgw_settings_hands_over_validated_settings_before_any_other_hook(
 
     host = PluginHost.load(settings("strict", strict={"size": 5, "names": ["a"], "pin": "1234"}))
 
-    ((applied,),) = [answer.value for answer in host.ask("mxgw_session_detached", session=None)]
+    ((applied,),) = [answer.value.enter_result for answer in host.ask("mxgw_gateway_context", gateway=None)]
     assert (applied.size, applied.names, applied.inner.depth) == (5, ("a",), 1)
     assert applied.pin.get_secret_value() == "1234"
 
@@ -319,7 +331,8 @@ def test_each_plugin_gets_its_own_settings(install: Install) -> None:
 
     host = PluginHost.load(settings("strict", "other", strict={"size": 5}, other={"size": 6}))
 
-    seen = {answer.plugin: [s.size for s in answer.value] for answer in host.ask("mxgw_session_detached", session=None)}
+    answers = host.ask("mxgw_gateway_context", gateway=None)
+    seen = {answer.plugin: [s.size for s in answer.value.enter_result] for answer in answers}
     assert seen == {"strict": [5], "other": [6]}
 
 
@@ -360,7 +373,7 @@ def test_a_plugin_without_settings_takes_none(install: Install) -> None:
 def test_settings_of_several_plugins_are_wrong_together(install: Install) -> None:
     install("plain", GOOD)
     install("strict", SETTINGS)
-    install("acl", "raise RuntimeError('no key file')", distribution=OWN)
+    install("acl", "raise RuntimeError('no key file')", distribution=OWN, access=True)
 
     with pytest.raises(SettingsError, match=r"(?s)plugins\.plain\.x.*plugins\.strict\.size.*'acl'.*no key file"):
         PluginHost.load(settings("plain", "strict", "acl", plain={"x": 1}, strict={"size": 0}))
@@ -399,7 +412,7 @@ def test_a_section_of_no_plugin_at_all_is_warned_of(install: Install, caplog: py
 
 
 PATHS = """
-import pathlib, pydantic
+import contextlib, pathlib, pydantic
 
 class Inner(pydantic.BaseModel):
     model_config = {"extra": "forbid"}
@@ -419,8 +432,8 @@ class Plugin:
     def mxgw_settings(self):
         return SettingsSection("paths", Model, self.seen.append, former={"inner.old": "set paths.file"})
     @hookimpl
-    def mxgw_session_detached(self, session):
-        return self.seen
+    def mxgw_gateway_context(self, gateway):
+        return contextlib.nullcontext(self.seen)
 """
 
 
@@ -434,7 +447,7 @@ def test_a_plugin_s_relative_paths_count_from_the_data_directory(install: Instal
 
     host = PluginHost.load(with_data_dir("/data", inner=inner))
 
-    ((applied,),) = [answer.value for answer in host.ask("mxgw_session_detached", session=None)]
+    ((applied,),) = [answer.value.enter_result for answer in host.ask("mxgw_gateway_context", gateway=None)]
     assert applied.file == Path("/data/by-default")
     assert "file" not in applied.model_fields_set
     assert applied.inner.ca == Path("/data/tls/ca.pem")

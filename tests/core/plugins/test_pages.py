@@ -11,10 +11,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import mxgw_core.api.cli
+import mxgw_core.api.errors
+import mxgw_core.testing
+import mxgw_worker.backends
+import mxgw_worker.testing
 from mxgw_core.api import hookspecs
 from mxgw_core.plugins.loading import HOOKS
 
@@ -54,6 +61,39 @@ def test_signature_and_contract_on_the_page_are_those_of_the_code(hook: str) -> 
     assert section.startswith(f"\n\n```python\ndef {hook}({ast.unparse(specification.args)}) -> {returns}\n```\n")
     assert ("The first answer counts." if first else "Every plugin is asked.") in section
     assert words(inspect.cleandoc(ast.get_docstring(specification) or "")) in words(section)
+
+
+@pytest.mark.parametrize(
+    ("page", "package"),
+    [
+        ("plugins", mxgw_core.api),
+        ("plugins", mxgw_core.api.cli),
+        ("plugins", mxgw_core.testing),
+        ("backends", mxgw_worker.backends),
+        ("backends", mxgw_worker.testing),
+    ],
+)
+def test_the_reference_has_each_name_that_others_may_import(page: str, package: ModuleType) -> None:
+    text = (ROOT / "docs" / page / "reference.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+
+    assert set(package.__all__) - names == ({"Hooks"} if package is mxgw_core.api else set())
+
+
+def test_the_reference_has_each_error_with_its_reason() -> None:
+    text = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
+    errors = [one for _, one in inspect.getmembers(mxgw_core.api.errors, inspect.isclass) if one is not Mapping]
+    missing = [
+        one.__name__
+        for one in errors
+        if not re.search(
+            rf"^(### {one.__name__}$|\| `{one.__name__}` \| .* `{vars(one).get('reason', '')}` \|)", text, re.MULTILINE
+        )
+        and "reason" in vars(one)
+    ]
+
+    assert len(errors) > 30
+    assert missing == []
 
 
 def test_the_guide_s_pyproject_is_the_example_s() -> None:
@@ -122,3 +162,16 @@ def test_the_example_s_own_tests_pass(stranger: tuple[Path, Path]) -> None:
     )
 
     assert re.search(r"^\d+ passed", output, re.MULTILINE)
+
+
+def test_the_guide_s_test_is_the_example_s() -> None:
+    (shown,) = re.findall(r"^@pytest.mark.asyncio\n.*?^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+    assert shown.removesuffix("```") in (EXAMPLE / "tests" / "test_hello.py").read_text(encoding="utf-8")
+
+
+def test_the_index_names_every_page_for_authors() -> None:
+    index = (ROOT / "docs" / "plugins" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs" / "plugins").glob("*.md")} - {"README.md"}
+
+    assert pages - set(re.findall(r"\]\(([\w-]+\.md)", index)) == set()

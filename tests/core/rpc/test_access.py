@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from support.plugins import InstallPlugin
+from support.plugins import InstallPlugin, owner_of
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api import (
@@ -14,6 +14,7 @@ from mxgw_core.api import (
     AccessRequest,
     Allow,
     AuthenticationRequest,
+    CommandGuard,
     Deny,
     Identity,
     ItemRecord,
@@ -25,6 +26,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.config.models import PluginsSettings, Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.objects import plugin_guard
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 
 LOCAL, REMOTE = Peer("127.0.0.1:1", is_local=True), Peer("10.0.0.1:1", is_local=False)
@@ -212,10 +214,11 @@ def test_a_plugins_own_error_is_passed_on(access: Any) -> None:
 
 
 def test_guards_of_all_plugins_are_asked_and_none_is_no_guard(access: Any) -> None:
-    one, other = Denying({}), Denying({})
+    one, other = Denying({0: "one"}), Denying({0: "other"})
     control = access(Guard(says(one)), Guard(says(None)), Guard(says(other)))
 
-    assert set(control.guards(SESSION, ALICE)) == {one, other}
+    found = [guard.denied(c.MxCommand(), []) for guard in control.guards(SESSION, ALICE)]
+    assert sorted(denied[0] for denied in found) == ["one", "other"]
 
 
 @pytest.mark.parametrize("error", [BROKEN, AccessDenied("not you")])
@@ -230,14 +233,21 @@ def test_a_filter_that_cannot_be_made_refuses_the_stream(access: Any, error: Exc
         access(Filter(says(error)), Filter(says(None))).filters(SESSION, ALICE)
 
 
+def _guard(guard: CommandGuard) -> CommandGuard:
+    return plugin_guard(guard, owner_of("mxgw_command_guard"))
+
+
 @pytest.mark.asyncio
 async def test_what_any_guard_denies_is_denied() -> None:
-    guards = [Denying({0: "first"}), Denying({}), Denying({2: "third"})]
+    guards = [_guard(Denying({0: "first"})), _guard(Denying({})), _guard(Denying({2: "third"}))]
+    command = c.MxCommand(unsubscribe_bulk=c.UnsubscribeBulkCommand(item_handles=[1, 2, 3]))
 
-    assert await denied_inputs(guards, c.MxCommand(), []) == {0: "first", 2: "third"}
+    assert await denied_inputs(guards, command, []) == {0: "first", 2: "third"}
 
 
 @pytest.mark.asyncio
 async def test_a_guard_that_fails_denies_everything() -> None:
-    with pytest.raises(AccessDenied):
-        await denied_inputs([Denying({}), Denying(BROKEN)], c.MxCommand(), [])
+    with pytest.raises(AccessDenied, match="the command could not be authorized: plugin 'probe' failed") as caught:
+        await denied_inputs([_guard(Denying({})), _guard(Denying(BROKEN))], c.MxCommand(), [])
+
+    assert caught.value.metadata == {"plugin": "probe"}

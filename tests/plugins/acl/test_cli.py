@@ -1,4 +1,4 @@
-"""`mxgw keys`, `mxgw operators` and `mxgw tls` as processes, and what they make on a running gateway."""
+"""`mxgw keys`, `mxgw operators` and `mxgw tls`, and what they make on a running gateway."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 from support.clients import refused
+from support.command_line import run_mxgw
 from support.keys import client_with, guarded_gateway
 from support.waiting import until
 
@@ -33,7 +34,15 @@ class Shell:
         self.folder = folder
         (folder / "settings.toml").write_text('[plugins]\nenabled = ["acl"]\n[plugins.acl]\nenvironment = "test"\n')
 
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, code: int = 0) -> Result:
+        done = run_mxgw(*arguments, folder=self.folder)
+
+        assert done.exit_code == code, done.stdout + done.stderr
+
+        return done
+
+    def process(self, *arguments: str) -> str:
+        """Run `mxgw` as a process of its own, and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "mxgw_cli", *arguments],
             cwd=self.folder,
@@ -43,9 +52,9 @@ class Shell:
             env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
         )
 
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
 
-        return done
+        return done.stdout
 
 
 @pytest.fixture
@@ -62,7 +71,8 @@ def test_a_key_lives_its_life_on_the_command_line(shell: Shell) -> None:
     assert key.environment == "test"
     assert "only time" in created.stderr
 
-    listed = json.loads(shell.run("keys", "list", "--json").stdout)
+    # As a process, which has nothing but the files.
+    listed = json.loads(shell.process("keys", "list", "--json"))
 
     assert [(row["id"], row["name"], row["state"], row["read"]) for row in listed] == [
         (key.key_id, "historian", "active", ["Tank_*"])
@@ -188,6 +198,19 @@ def test_a_stored_time_beyond_any_calendar_does_not_hide_the_keys(tmp_path: Path
     assert key["expires_at"] == f"{seconds:g} s after 1970"
     for shown in (keys_command(tmp_path, "list"), keys_command(tmp_path, "show", key["id"])):
         assert (shown.exit_code, "after 1970" in shown.output) == (0, True)
+
+
+def test_the_list_shows_the_limits_of_each_key(tmp_path: Path) -> None:
+    keys_command(tmp_path, "create", "free")
+    keys_command(tmp_path, "create", "small", "--read", "Tank_*", "--max-sessions", "2", "--max-rate", "50")
+    keys_command(tmp_path, "create", "near", "--network", "10.0.0.0/8", "--max-subscribers", "1", "--max-buffer", "8")
+    lines = keys_command(tmp_path, "list").output.splitlines()
+
+    assert "LIMITS" in lines[0]
+    assert [
+        next((limits for limits in ("items, 2 sessions, 50/s", "networks, 1 stream, 8 MiB") if limits in line), "")
+        for line in lines[1:]
+    ] == ["", "items, 2 sessions, 50/s", "networks, 1 stream, 8 MiB"]
 
 
 def keys_command(folder: Path, *arguments: str) -> Result:

@@ -10,8 +10,8 @@ from mxgw_acl import audit_records
 from mxgw_acl.audit_records import references_of
 from mxgw_acl.item_rights import REMEMBERED_BYTES, ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.keys import Constraints
-from mxgw_acl.patterns import ItemPatterns, reference_of
-from mxgw_core.api import ItemRecord, StandingFilter, used_handles
+from mxgw_acl.patterns import ItemPatterns
+from mxgw_core.api import ItemRecord, StandingFilter, full_reference, used_handles
 
 VALUE, WRITTEN = int(EventKind.EVENT_KIND_DATA_CHANGE), int(EventKind.EVENT_KIND_WRITE_COMPLETE)
 
@@ -59,7 +59,7 @@ def test_a_pattern_permits_what_it_names(patterns: ItemPatterns, reference: str,
 def test_a_relative_reference_is_taken_for_what_it_can_only_mean(
     definition: str, context: str, meaning: str | None
 ) -> None:
-    assert reference_of(c.ItemReference(item_definition=definition, item_context=context)) == meaning
+    assert full_reference(c.ItemReference(item_definition=definition, item_context=context)) == meaning
 
 
 # items

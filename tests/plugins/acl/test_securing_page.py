@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.certificates import Authority
+from support.command_line import run_mxgw
 from support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "securing.md").read_text()
@@ -20,16 +18,9 @@ _ID = "7Fq2k9XbLw3R"
 
 
 def run(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "mxgw_cli", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
-    )
+    done = run_mxgw(*arguments, folder=folder)
 
-    assert done.returncode == 0, f"mxgw {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    assert done.exit_code == 0, f"mxgw {' '.join(arguments)}: {done.stdout}{done.stderr}"
 
     return done.stdout
 

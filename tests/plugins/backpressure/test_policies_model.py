@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.accounts import Account
 from support.distributing import EVERYTHING
-from support.events import EPOCH, taken
+from support.events import EPOCH, serial_of, taken
 from support.overflowing import BUFFERED, CHANGE, OPERATION, WRITE, RecordingPump, happening
 
 from mxgw.v1 import events_pb2 as e
@@ -31,7 +31,18 @@ from mxgw_backpressure.policies import (
     ResyncPolicy,
     SamplePolicy,
 )
-from mxgw_core.api import Action, Conflate, DropNewest, DropOldest, Lag, QueueLimits, Select, Tolerate
+from mxgw_core.api import (
+    Action,
+    Conflate,
+    DropNewest,
+    DropOldest,
+    ItemRecord,
+    Lag,
+    QueueLimits,
+    Select,
+    SelectEvents,
+    Tolerate,
+)
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.types import Position
 from mxgw_core.events import policy_guard
@@ -54,11 +65,28 @@ class Changing:
         return self.answers[self.asked % len(self.answers)]
 
 
+@dataclass
+class EveryNth:
+    """Keeps every `n`-th event that it is asked about. It is asked about the events oldest first."""
+
+    n: int
+    asked: int = 0
+
+    def keep(self, item: ItemRecord, kind: int, sequence: int) -> bool:
+        assert item.serial != FORGOTTEN
+
+        self.asked += 1
+        return self.asked % self.n == 0
+
+
+# An item that the gateway does not know any more.
+FORGOTTEN = serial_of(1, 4)
 actions: list[Any] = [
     st.just(Conflate()),
     st.builds(DropOldest, st.integers(0, 8)),
     st.builds(DropNewest, st.integers(0, 8)),
-    st.just(Select(lambda server, item, kind: item % 2 == 0 or kind != CHANGE)),
+    st.just(Select(lambda item, kind: item.item_handle % 2 == 0 or kind != CHANGE)),
+    st.builds(EveryNth, st.integers(1, 4)).map(lambda every: SelectEvents(every.keep)),
     st.just(Tolerate(1.0)),
 ]
 HARD = QueueLimits(24, 0, 0.0)
@@ -101,6 +129,7 @@ class PoliciesMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.pump = RecordingPump(unattached=EVERYTHING)
+        self.pump.items.forgotten.add(FORGOTTEN)
         self.pump.distributor.retain(EVERYTHING)  # so that a resume finds what it missed
         self.readers: list[Reader] = []
 

@@ -15,14 +15,13 @@ import grpc
 import pytest
 from support.clients import Client, client_of, refused
 from support.clock import advance
-from support.infos import session_info
 from support.plugins import InstallPlugin
 from support.waiting import until
 
 from mxgw.convert import duration_to_seconds, timestamp_to_ns
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw_core.api import AccessRequest, AuthenticationRequest, CloseReason, Decision, Deny, Identity, hookimpl
-from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_core.testing import RunningGateway, running_gateway, session_info
 from mxgw_replay import ReplayPlugin, ReplaySettings
 
 pytestmark = pytest.mark.asyncio

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from support.infos import session_info
 
 from mxgw_core.api import Retention
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config import load_settings
 from mxgw_core.plugins import PluginHost
-from mxgw_core.testing import running_gateway
+from mxgw_core.testing import running_gateway, session_info
 from mxgw_replay import ReplayPlugin, ReplaySettings
 
 MIB = 1024 * 1024

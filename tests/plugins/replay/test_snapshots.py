@@ -332,7 +332,7 @@ async def test_a_filter_applies_to_snapshots_too(install_plugin: InstallPlugin) 
 
 
 async def test_a_worker_that_dies_while_its_snapshot_is_fetched_ends_the_stream_with_what_was_unread() -> None:
-    async with loaded(5_000, 0) as (_, client, session, _):
+    async with loaded(5_000, 0, workers__heartbeat_interval_s=60.0) as (_, client, session, _):
         info = await client.sessions.GetWorkerInfo(GetWorkerInfoRequest(session_id=session.session_id))
         os.kill(info.pid, signal.SIGSTOP)
         start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=100))

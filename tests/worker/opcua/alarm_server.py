@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,7 +93,11 @@ class AlarmServer:
 async def alarm_server() -> AsyncIterator[AlarmServer]:
     """Serve while the block runs."""
     server = Server()
-    await server.init()
+    gc.disable()  # it would go through the half million objects that this makes again and again: see demo_server.py
+    try:
+        await server.init()
+    finally:
+        gc.enable()
     server.set_endpoint("opc.tcp://127.0.0.1:0/mxgw/alarms")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     await server.register_namespace("urn:mxgw:alarms")

@@ -17,6 +17,7 @@ _BUILT_IN = {
     "sim": ("mxgw_worker.backends.sim", "SimBackend"),
     "opcua": ("mxgw_worker.backends.opcua", "OpcUaBackend"),
 }
+BUILT_IN_KINDS = frozenset(_BUILT_IN)
 # Key: built-in kind. Value: the package that the kind needs, and the extra that installs the package.
 _EXTRAS = {"opcua": ("asyncua", "mxgw[opcua]")}
 

@@ -212,7 +212,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             click.echo("There are no keys yet: mxgw keys create NAME", err=True)
             return
         show_table(
-            ("KEY", "NAME", "STATE", "SCOPES", "TAGS", "EXPIRES", "LAST USED"),
+            ("KEY", "NAME", "STATE", "SCOPES", "TAGS", "LIMITS", "EXPIRES", "LAST USED"),
             [
                 (
                     key.id,
@@ -220,6 +220,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                     key.why_dead(time.time()) or "active",
                     ",".join(sorted(scope.value for scope in key.scopes)),
                     ",".join(glob or "''" for glob in key.constraints.tags),
+                    ", ".join(key.constraints.summary()),
                     moment(key.expires_at) or "never",
                     moment(uses[key.id].last_used_at) or "" if key.id in uses else "never",
                 )

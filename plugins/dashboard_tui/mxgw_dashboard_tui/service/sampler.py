@@ -103,6 +103,7 @@ def _plugin(status: PluginStatus) -> pb.PluginRow:
             version=status.version,
             required=status.required,
             detail=status.detail,
+            controls_access=status.controls_access,
         ),
         hook_failures=dict(status.hook_failures),
     )

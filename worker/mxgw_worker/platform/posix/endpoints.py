@@ -58,7 +58,7 @@ class Listener:
         """
         self._endpoint.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(make_protocol, str(self._endpoint), backlog=8)
+        self._server = await loop.create_unix_server(make_protocol, str(self._endpoint))
         self._endpoint.chmod(_SOCKET_MODE)
 
     def close(self) -> None:
@@ -111,6 +111,14 @@ def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
         return PeerCredentials(None, None, same_user=True)
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return PeerCredentials(pid, uid, same_user=uid == os.getuid())
+
+
+def claim_port(probe: socket.socket) -> None:
+    """Set the options with which a TCP socket can be bound only when no other process listens on its address.
+
+    Call it before the socket is bound.
+    """
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that ended a moment ago is no listener
 
 
 def no_unix_sockets() -> str:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -160,6 +161,15 @@ def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
             finally:
                 winapi.close(process)
     return PeerCredentials(pid, None, same_user=same_user)
+
+
+def claim_port(probe: socket.socket) -> None:
+    """Set the options with which a TCP socket can be bound only when no other process listens on its address.
+
+    Call it before the socket is bound.
+    """
+    # With SO_REUSEADDR, Windows would let this socket take the port away from the process that listens there.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
 
 
 def no_unix_sockets() -> str:

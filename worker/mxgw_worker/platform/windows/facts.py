@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 assert sys.platform == "win32"
@@ -24,6 +26,19 @@ def start_ticks(pid: int) -> int:
         return winapi.created_at(process)
     finally:
         winapi.close(process)
+
+
+def process_ids() -> Sequence[int]:
+    """Return the ids of all processes; none where the platform does not tell to which file a process writes."""
+    return ()
+
+
+def output_of(pid: int) -> Path:
+    """Return the file to which a process writes its output. Of a process that has ended, or of another user, return an
+    empty path, also where the platform does not tell.
+    """
+    del pid
+    return Path()
 
 
 def boot_id() -> str:
@@ -59,6 +74,14 @@ def resident_bytes(pid: int | None = None) -> int:
 def thread_waits() -> int:
     """Return how often this thread has slept or waited so far; always 0 where the system does not count this."""
     return 0
+
+
+def thread_use() -> tuple[float, int]:
+    """Return how many seconds of processor time this thread has used, to a few milliseconds, and its `thread_waits`.
+
+    This asks the system once, where `time.thread_time` and `thread_waits` together ask it twice.
+    """
+    return time.thread_time(), 0
 
 
 def open_file_limit() -> int | None:

@@ -50,12 +50,11 @@ class HandleWait:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._future is None:
+        if self._future is None or self._loop.is_closed():  # a loop that is closed has cancelled its waits
             winapi.close(self.handle)
         else:
             self._future.cancel()
-            if not self._loop.is_closed():
-                self._loop.call_later(_CLOSED_AFTER_S, winapi.close, self.handle)
+            self._loop.call_later(_CLOSED_AFTER_S, winapi.close, self.handle)
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._future = None

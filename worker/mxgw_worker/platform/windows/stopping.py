@@ -55,6 +55,8 @@ def _listen_to_key(
     undone: contextlib.ExitStack,
 ) -> None:
     def pressed(_number: int, _frame: FrameType | None) -> None:
+        if loop.is_closed():
+            raise KeyboardInterrupt
         loop.call_soon_threadsafe(callback, request)
 
     undone.callback(signal.signal, number, signal.getsignal(number))

@@ -46,7 +46,9 @@ def _row(row: pb.PluginRow) -> Row:
     cells = {
         "name": Cell(t.clean(plugin.name, 64)),
         "state": Cell(*_STATES.get(plugin.state, ("unknown", "warn"))),
-        "required": Cell("yes" if plugin.required else "no"),
+        "required": Cell(
+            "access" if plugin.controls_access and plugin.required else "yes" if plugin.required else "no"
+        ),
         "failures": Cell(t.count(failures), "bad" if failures else "dim", failures),
         "source": Cell(t.clean(f"{plugin.distribution} {plugin.version}".strip(), 64)),
         "detail": Cell(t.clean(plugin.detail, 300) or hooks),

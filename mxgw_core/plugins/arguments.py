@@ -1,0 +1,92 @@
+"""What plugins get: copies, so that nothing that one plugin changes reaches the gateway or another plugin.
+
+This protects from mistakes. Plugins run inside the gateway, so nothing could protect it from a plugin that is hostile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from mxgw_core.api.access import AccessRequest
+
+_T = TypeVar("_T")
+_M = TypeVar("_M", bound=Message)
+
+
+def lent(argument: Any) -> Any:
+    """Return what a plugin gets for an argument of a hook: a copy of a message, a dataclass or a mapping, with copies
+    of the mappings in it; anything else as it is.
+    """
+    kind = type(argument)
+    way = _ways.get(kind)
+    if way is None:
+        way = _ways[kind] = _way_of(kind)
+    return way(argument)
+
+
+def own_copy(message: _M) -> _M:
+    """Return a copy of a message."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+class _LentRequest(AccessRequest):
+    """An `AccessRequest` whose `request` is copied only when the plugin looks at it: most plugins do not."""
+
+    @cached_property
+    def request(self) -> Message | None:
+        original: Message | None = self.__dict__["_original"]
+        return None if original is None else own_copy(original)
+
+
+# Key: the class of an argument. Value: what copies it.
+_ways: dict[type, Callable[[Any], Any]] = {}
+
+
+def _way_of(kind: type) -> Callable[[Any], Any]:
+    if issubclass(kind, AccessRequest):
+        return _lent_request
+    if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return _copier(tuple(field.name for field in dataclasses.fields(kind)))
+    if issubclass(kind, Message):
+        return own_copy
+    if issubclass(kind, Mapping):
+        return _read_only
+    return _as_it_is
+
+
+def _lent_request(request: AccessRequest) -> AccessRequest:
+    lent_request = object.__new__(_LentRequest)
+    known = vars(request)
+    vars(lent_request).update(known, identity=lent(request.identity), _original=known.get("request"))
+    for computed in ("request", "session"):
+        vars(lent_request).pop(computed, None)
+    return lent_request
+
+
+def _copier(names: tuple[str, ...]) -> Callable[[_T], _T]:
+    set_field = object.__setattr__
+
+    def copied(value: _T) -> _T:
+        copy = object.__new__(type(value))
+        for name in names:
+            field = getattr(value, name)
+            set_field(copy, name, _read_only(field) if isinstance(field, dict) else field)
+        return copy
+
+    return copied
+
+
+def _read_only(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    return MappingProxyType(dict(mapping))
+
+
+def _as_it_is(argument: _T) -> _T:
+    return argument
