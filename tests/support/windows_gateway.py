@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import IO
@@ -46,7 +46,7 @@ class WindowsRestarts(Restarts):
         # Strings of TOML in single quotes, because of the backslashes.
         settings_file.write_text(settings)
 
-    async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
+    async def started(self, *arguments: str, failpoint: str = "") -> str:
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         assert not failpoint
         self._runs += 1
@@ -72,11 +72,11 @@ class WindowsRestarts(Restarts):
             os.kill(wine.child_of(self.process.pid), signal.SIGKILL)
         await self.ended()
 
-    async def terminate(self, timeout_s: float = 20.0) -> None:
+    async def terminate(self, timeout_s: float = 60.0) -> int:
         """End the run as a service would: no signal of this side is one on Windows."""
         done = await self.drain("--end-sessions")
         assert done.returncode == 0, done.stderr
-        await self.ended(timeout_s)
+        return await self.ended(timeout_s)
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
