@@ -40,7 +40,7 @@ from mxgw_core.rpc.feed_service import PluginFeed
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
-from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams, without_answer
 from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.server import OTHER_SERVICES, GrpcServer
 from mxgw_core.rpc.session_service import SessionService
@@ -84,7 +84,9 @@ class GatewayApp:
         # Set by `run` when calls are served, or when `run` ends.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
-        self._calls = CallCounts()
+        # The unary calls that are being served.
+        self._running_calls = OpenStreams()
+        self._calls = CallCounts(settings.limits.concurrent_calls)
         self._gateway: PluginGateway | None = None
         self._server: GrpcServer | None = None
         self._contexts = PluginContexts(
@@ -144,7 +146,7 @@ class GatewayApp:
                     while not self._stopping.is_set():
                         await self._changed.wait()
                         self._changed.clear()
-                        await server.report_health()
+                        server.report_health()
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
             self._check_plugins()
@@ -188,7 +190,7 @@ class GatewayApp:
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
         registry.drain()
-        await server.refuse_new()
+        server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
@@ -238,12 +240,14 @@ class GatewayApp:
         # Contexts are entered in the order in which the settings enable the plugins; `ask` returns the reverse order.
         for answer in reversed(answers):
             if answer.error is not None:
+                gateway.end_all_of(answer.plugin)
                 self._plugins.fail(answer.plugin, f"it could not give its context: {_words_of(answer.error)}")
                 continue
             try:
                 await self._contexts.enter(answer.owner, answer.value)
             except ContextFailed as error:  # a SettingsError stops the start, also when the plugin is not required
                 log.debug("plugin %s could not start", answer.plugin, exc_info=error.__cause__)
+                gateway.end_all_of(answer.plugin)
                 self._plugins.fail(answer.plugin, str(error))
 
     async def _plugin_services(self, gateway: PluginGateway, core: Set[str]) -> Sequence[PluginServices]:
@@ -264,23 +268,25 @@ class GatewayApp:
                 self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
             await self._contexts.leave(answer.plugin)
-            gateway.end_feeds(answer.plugin)
+            gateway.end_all_of(answer.plugin)
             self._plugins.fail(answer.plugin, problem)
         return tuple(self._of_plugins.values())
 
     def _plugin_failed(self, plugin: str, detail: str) -> None:
         """Take down a plugin whose context has ended. Called when this happens, at the start or while serving."""
         record, failure = self._plugins.take_down(plugin, detail), partial(self._plugins.failure, plugin)
-        self.gateway.end_feeds(plugin)
+        self.gateway.end_all_of(plugin)
         names: Sequence[str] | None = ()
         if (services := self._of_plugins.get(plugin)) is not None:
             services.fail(failure)
             names = services.names
         if record.controls_access:
             names = None
-            # Which of the streams the plugin has decided about is not known.
+            # Which of the streams and calls the plugin has decided about is not known.
             for stream in self._streams.all():
                 self._streams.end(stream, failure())
+            for call in self._running_calls.all():
+                self._running_calls.end(call, without_answer(failure(), call.method))
         if self._server is not None:
             self._server.services_failed(names)
         # A gateway that serves goes on without a plugin that is required only because it decides about access.
@@ -301,7 +307,11 @@ class GatewayApp:
             (session_service_pb2, "SessionService", SessionService(settings, registry, access)),
             (command_service_pb2, "CommandService", CommandService(settings, registry, access)),
             (event_service_pb2, "EventService", events),
-            (gateway_service_pb2, "GatewayService", GatewayService(settings, registry, plugins, self.instance_id)),
+            (
+                gateway_service_pb2,
+                "GatewayService",
+                GatewayService(settings, registry, plugins, access, self.instance_id),
+            ),
         )
         return [
             GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)
@@ -312,6 +322,7 @@ class GatewayApp:
         mutual_tls = self._settings.tls.client_ca is not None
         return HandlerFactory(
             *(self._settings.limits, access, registry, self._streams),
+            calls=self._running_calls,
             counts=self._calls,
             mutual_tls=mutual_tls,
             plugin_services=tuple(self._of_plugins.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
@@ -34,10 +34,19 @@ def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
 
 def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
     """Return the problems that plugins report, in the order in which the settings enable the plugins."""
-    problems: list[str] = []
+    return [problem for problems in problems_by_plugin(settings, plugins).values() for problem in problems]
+
+
+def problems_by_plugin(settings: Settings, plugins: PluginHost) -> Mapping[str, Sequence[str]]:
+    """Return the problems that plugins report. Key: a plugin that reports any, in the order of the settings."""
+    found: dict[str, list[str]] = {}
     for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
         if isinstance(answer.error, SettingsError):
-            problems += str(answer.error).splitlines()
+            problems = str(answer.error).splitlines()
         elif answer.error is None:  # `PluginHost.ask` has already logged other exceptions
-            problems += [line for text in answer.value for line in str(text).splitlines()]
-    return problems
+            problems = [line for text in answer.value for line in str(text).splitlines()]
+        else:
+            problems = []
+        if problems:
+            found[answer.plugin] = problems
+    return found

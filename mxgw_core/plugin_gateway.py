@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
@@ -18,10 +20,12 @@ from mxgw_core.api.rate_limits import Attempts
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, Position, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
+from mxgw_core.events.following import LogFollower
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.plugins.calls import running
 from mxgw_core.plugins.objects import plugin_predicate
+from mxgw_core.printable import scalar_or_type
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.feed_service import PluginFeed
@@ -33,10 +37,11 @@ from mxgw_core.sessions.session import Session, SessionRequest
 
 class PluginGateway:
     """Implements `api.Gateway`. One object is made for each run of the gateway, before the contexts of plugins are
-    entered.
+    entered. Each plugin gets an object of its own from it (`lent_to`), so that it is known what belongs to the plugin,
+    also when a task or a thread of the plugin makes the call.
 
     Attributes:
-        feeds: the feeds that plugins have opened.
+        feeds: the feeds that plugins have opened, of all plugins.
     """
 
     def __init__(
@@ -64,10 +69,22 @@ class PluginGateway:
         self._attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
         # Set by `serving`. Also set by `ended`, because no caller must wait for a gateway that never serves.
         self._serves = asyncio.Event()
-        self._has_ended = False
+        self._ended = asyncio.Event()
         self.feeds: list[PluginFeed] = []
-        # Key: a plugin. Value: the feeds that it has opened.
-        self._feeds_of: dict[str, list[PluginFeed]] = {}
+        # Key: a plugin. Value: its object.
+        self._lent: dict[str, PluginGateway] = {}
+        # The rest is different in the object of each plugin.
+        self._plugin = ""
+        self._has_failed = False
+        self._own_feeds: list[PluginFeed] = []
+        self._followers: WeakSet[LogFollower] = WeakSet()
+
+    def lent_to(self, plugin: str) -> PluginGateway:
+        """Return the object of a plugin."""
+        if (lent := self._lent.get(plugin)) is None:
+            lent = self._lent[plugin] = copy(self)
+            lent._plugin, lent._own_feeds, lent._followers = plugin, [], WeakSet()
+        return lent
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -75,13 +92,25 @@ class PluginGateway:
 
     def ended(self) -> None:
         """Call this when the gateway has stopped, or could not start."""
-        self._has_ended = True
+        self._ended.set()
         self._serves.set()
 
-    def end_feeds(self, plugin: str) -> None:
-        """End the feeds of a plugin that has failed."""
-        for feed in self._feeds_of.pop(plugin, ()):
+    def end_all_of(self, plugin: str) -> None:
+        """End the feeds, followers and internal sessions of a plugin that has failed. It cannot open new ones."""
+        lent = self.lent_to(plugin)
+        lent._has_failed = True
+        for feed in lent._own_feeds:
             feed.end(partial(self._plugins.failure, plugin))
+        for follower in tuple(lent._followers):
+            follower.close()
+        for session in self._registry.live():
+            if session.request.plugin == plugin:
+                session.close(CloseReason.CLIENT, f"the plugin {plugin!r}, which has opened it, has failed")
+
+    def _require_plugin(self) -> None:
+        """Raise PluginFailed when the plugin of this object has failed."""
+        if self._has_failed:
+            raise self._plugins.failure(self._plugin)
 
     @property
     def instance_id(self) -> str:
@@ -117,26 +146,34 @@ class PluginGateway:
 
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
         await self._serves.wait()
-        if self._has_ended:
+        if self._ended.is_set():
             raise GatewayDraining("the gateway is not running")
+        self._require_plugin()
         settings = self._settings
+        backend = backend or settings.default_backend
         request = SessionRequest(
-            client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
+            client_name, backend, "", settings.limits.lease_s, is_internal=True, plugin=self._plugin
         )
         # The tasks of the session are the gateway's own, although a plugin has asked for it.
         token = running.set(None)
         try:
             session = await self._registry.open(request, INTERNAL)
+        except GatewayError:
+            self._require_plugin()
+            raise
         finally:
             running.reset(token)
+        self._require_plugin()
         return OwnSession(session, settings.events.batch_bytes)
 
     def open_feed(self, description: FeedDescription) -> Feed:
-        feed = PluginFeed(description, self._settings.events, self._plugins)
-        self.feeds.append(feed)
+        self._require_plugin()
         owner = running.get()
-        if owner is not None:
-            self._feeds_of.setdefault(owner.plugin, []).append(feed)
+        if self._plugin and (owner is None or owner.plugin != self._plugin):  # for example in a thread of the plugin
+            owner = self._plugins.calls.owner(self._plugin, "mxgw_gateway_context")
+        feed = PluginFeed(description, self._settings.events, self._plugins, owner)
+        self.feeds.append(feed)
+        self._own_feeds.append(feed)
         self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
@@ -203,12 +240,18 @@ class PluginGateway:
         self, session_id: str, after: Position | None = None, *, name: str = "", batch_bytes: int = 64 * 1024
     ) -> Follower:
         if after is not None and not isinstance(after, Position):
-            raise TypeError(f"after must be a Position, with the epoch of the session, or None; it is {after!r}")
+            raise TypeError(
+                f"after must be a Position, with the epoch of the session, or None; it is {scalar_or_type(after, 80)}"
+            )
+        self._require_plugin()
         session = self._registry.get(session_id)
         session.require_ready()
-        return session.distributor.follow(
-            self._registry.following, after, session_id=session_id, name=name, batch_bytes=max(1, batch_bytes)
+        full_name = "/".join(part for part in (self._plugin, name) if part)
+        follower = session.distributor.follow(
+            self._registry.following, after, session_id=session_id, name=full_name, batch_bytes=max(1, batch_bytes)
         )
+        self._followers.add(follower)
+        return follower
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         session = self._registry.find(session_id)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import NoReturn
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.event_loop import gateway_loop
 from mxgw_worker.platform import StopKind, StopRequest, on_stop, self_test
 
 # After everything is closed, the process has this time to end by itself.
@@ -34,8 +34,9 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: C
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
         BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
-    app = GatewayApp(result.settings, PluginHost.load(result.settings, origins=result.origins), origins=result.origins)
-    runner = asyncio.Runner(loop_factory=_loop_factory(use_uvloop))
+    plugins = PluginHost.load(result.settings, origins=result.origins)
+    app = GatewayApp(result.settings, plugins, origins=result.origins)
+    runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""
     try:
         runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
@@ -77,14 +78,6 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if not use_uvloop or importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
 
 
 async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import click
 
 from mxgw_cli.commands import COMMANDS
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.shell import CliFailure
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import MxgwError, SettingsError
 from mxgw_core.config.loader import LoadedSettings, load_settings
 from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.plugins.calls import words_of
 from mxgw_core.printable import printable
 
 
@@ -45,12 +46,14 @@ class PluginCommands:
         owners: Key: name of the command. Value: the plugin that adds the command.
         problems: one sentence per problem.
         available: installed plugins that the settings do not enable.
+        sources: Key: name of the command. Value: the command in words, with its plugin and the plugin's distribution.
     """
 
     commands: dict[str, click.Command]
     owners: dict[str, str]
     problems: tuple[str, ...]
     available: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def plugin_commands(choice: SettingsChoice) -> PluginCommands:
@@ -75,6 +78,7 @@ def commands_of(host: PluginHost) -> PluginCommands:
     taken = {name: "mxgw" for section in COMMANDS.values() for name in section}
     commands: dict[str, click.Command] = {}
     owners: dict[str, str] = {}
+    sources: dict[str, str] = {}
     problems = [
         f"plugin {record.name} cannot be used: {printable(record.detail, 500)}"
         for record in host.records
@@ -84,18 +88,24 @@ def commands_of(host: PluginHost) -> PluginCommands:
         answers = host.ask("mxgw_cli")
     for answer in reversed(answers):
         if answer.error is not None:
-            problems.append(f"plugin {answer.plugin}: mxgw_cli raised {printable(repr(answer.error), 300)}")
+            problems.append(f"plugin {answer.plugin}: {failure_of('mxgw_cli', answer.error)}")
             continue
         for command in answer.value:
-            if not isinstance(command, click.Command) or not command.name:
-                problems.append(f"plugin {answer.plugin}: mxgw_cli returned something that is no named click.Command")
-            elif command.name in taken:
-                problems.append(f"plugin {answer.plugin}: {command.name!r} is a command of {taken[command.name]}")
+            name = command.name or ""  # it has one: this was checked
+            if name in taken:
+                problems.append(f"plugin {answer.plugin}: {name!r} is a command of {taken[name]}")
             else:
-                commands[command.name] = command
-                owners[command.name] = taken[command.name] = answer.plugin
+                commands[name] = command
+                owners[name] = taken[name] = answer.plugin
+                sources[name] = host.calls.in_words(answer.owner, f"the command {name!r}")
     available = tuple(record.name for record in host.records if record.state is PluginState.AVAILABLE)
-    return PluginCommands(commands, owners, tuple(problems), available)
+    return PluginCommands(commands, owners, tuple(problems), available, sources)
+
+
+def failure_of(what: str, error: BaseException) -> str:
+    """Return what went wrong in a part of a plugin, for a person at a terminal. `what` names the part."""
+    text = str(error) if isinstance(error, MxgwError) else f"{what} {words_of(error)}"
+    return printable(text, 500)
 
 
 @contextlib.contextmanager

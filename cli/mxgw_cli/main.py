@@ -14,7 +14,7 @@ import click
 
 from mxgw_cli.commands import COMMANDS, EXAMPLES, PLUGINS_OF_COMMANDS
 from mxgw_cli.options import chosen_before, settings_parameters
-from mxgw_cli.shell import ExitCode, silence_stdout
+from mxgw_cli.shell import CliFailure, ExitCode, silence_stdout
 from mxgw_core.command_line import Group
 
 
@@ -23,6 +23,22 @@ class _PipeClosed(Exception):
 
     This exception is not an OSError, because click would exit with code 1 after an OSError.
     """
+
+
+# The key in `click.Context.meta` of the words that name the plugin's command which is called.
+_SOURCE = "mxgw_cli.source"
+
+
+def _failure(source: str, error: Exception) -> CliFailure:
+    from mxgw_cli.loading import failure_of
+    from mxgw_core.api.errors import MxgwError
+
+    if isinstance(error, MxgwError):  # it was raised on purpose, with a text for readers
+        return CliFailure(f"{source}: {failure_of('', error)}")
+    return CliFailure(
+        failure_of(source, error),
+        hint="This is a mistake in the plugin. For a traceback, run: python -X dev -m mxgw_cli ...",
+    )
 
 
 class RootGroup(Group):
@@ -63,6 +79,8 @@ class RootGroup(Group):
                 f"No such command {name!r}.\nPlugins bring commands when the settings enable them (plugins.enabled); "
                 f"installed and not enabled: {', '.join(found.available)}."
             )
+        if command is not None:
+            ctx.meta[_SOURCE] = found.sources[name]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -93,6 +111,14 @@ class RootGroup(Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _PipeClosed from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # A command of a plugin runs in a process of its own, so nothing is counted or timed: only the plugin is
+            # named. It can end with `sys.exit` and an exit code, as any command.
+            if (source := ctx.meta.get(_SOURCE)) is None or sys.flags.dev_mode:
+                raise
+            raise _failure(source, error) from error
 
     # click declares two variants of `main`, which differ in the type of standalone_mode. It is always False here.
     def main(  # type: ignore[override]

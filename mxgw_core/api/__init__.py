@@ -77,7 +77,7 @@ from mxgw_core.api.events import (
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems, Follower
 from mxgw_core.api.gateway import Gateway
-from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
+from mxgw_core.api.globs import LONGEST_MIDDLE, LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.items import full_reference, named_items
@@ -119,6 +119,7 @@ __all__ = [
     "ANONYMOUS",
     "API_VERSION",
     "INTERNAL",
+    "LONGEST_MIDDLE",
     "LONGEST_NAME",
     "LONGEST_PATTERN",
     "NAMES_AT_ONCE",

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkabl
 from google.protobuf.message import Message
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
+from mxgw_core.api.texts import check_texts
 from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 T = TypeVar("T")
@@ -64,6 +65,9 @@ class Moment(enum.Enum):
     ATTACH = 2
     # A list is made for the caller, and the question is whether to show this session in the list.
     LIST = 3
+    # A unary call that took long has run, and the question is whether the caller may still have the answer: perhaps it
+    # was revoked meanwhile. The same call was authorized before, with the moment CALL.
+    ANSWER = 4
 
 
 def _no_session() -> None:
@@ -78,7 +82,8 @@ class AccessRequest:
         method: the full gRPC name, for example "/mxgw.v1.SessionService/OpenSession".
         session_id: the session id in the call, "" when there is none.
         find_session: returns the session; use the property `session`.
-        request: the message of the call, a copy for each plugin; None when `moment` is LIST. It can contain passwords
+        request: the message of the call, a copy for each plugin; None when `moment` is LIST or
+            ANSWER. It can contain passwords
             and values of tags, so it must not be logged.
         scope: the scope that the service declares for the method; "" when it declares none.
         items: the items that were passed to the command guards, in the order of the command's inputs; None as long as
@@ -199,7 +204,13 @@ class BrowseGuard(Protocol):
     """A command guard that also decides which nodes of the source a caller sees when it browses."""
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the caller is allowed to see this node."""
+        """Return whether the caller is allowed to see this node.
+
+        A node without a `reference` is a place, such as an area or an object, with a name and a description. What lies
+        below it is not known here, so answer True, or know the source. A hidden place hides nothing below it: each
+        node is asked about by itself. Below a hidden item, the caller gets the same empty answer as below a node that
+        does not exist.
+        """
 
 
 class ItemAccess(Protocol):
@@ -244,6 +255,9 @@ class Operator:
     allowed to see. If `token` is not empty, the dashboard sends it with later calls as `authorization: Bearer <token>`,
     until `expires_at` (wall clock, seconds since 1970). The `Identity` of such calls has the kind "operator", and its
     `claims` is this object.
+
+    Raises:
+        TypeError: `roles` or `tags` is a single text.
     """
 
     name: str
@@ -251,6 +265,10 @@ class Operator:
     tags: Sequence[str] = ()
     token: str = field(default="", repr=False)
     expires_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_texts("Operator.roles", self.roles)
+        check_texts("Operator.tags", self.tags)
 
 
 @dataclass(frozen=True, slots=True)

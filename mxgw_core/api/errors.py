@@ -9,7 +9,7 @@ MxgwError
     ├── AccessDenied ── AccessRevoked
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady ── SessionAdopting
-    ├── SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, SessionEnded
+    ├── SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, CallLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
     ├── FeatureNotEnabled, GatewayDraining, HistoryUnavailable
@@ -149,6 +149,12 @@ class RequestIdLimitReached(GatewayError):
     """There is no room to remember another request id. Nothing was done."""
 
     reason = "REQUEST_ID_LIMIT_REACHED"
+
+
+class CallLimitReached(GatewayError):
+    """The gateway serves as many calls and streams at once as the settings allow. Nothing was done."""
+
+    reason = "CALL_LIMIT_REACHED"
 
 
 class SessionEnded(GatewayError):

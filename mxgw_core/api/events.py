@@ -97,14 +97,16 @@ class FailSession:
 
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """Drop the oldest unread events until at most `keep_events` remain. A Gap replaces them."""
+    """Drop the oldest unread events until at most `keep_events` (0 or more) remain. A Gap replaces them."""
 
     keep_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """Drop new events until at most `resume_below_events` events are unread. A Gap replaces the dropped events."""
+    """Drop new events until at most `resume_below_events` events (0 or more) are unread. A Gap replaces the dropped
+    events.
+    """
 
     resume_below_events: int
 
@@ -144,9 +146,9 @@ class SelectEvents:
     `SelectEvents` again, is asked about again. A policy that counts must therefore remember up to which sequence it has
     counted, and answer True for older events: it has kept them before.
 
-    The same time is allowed as for `Select`: 1 ms, and
-    2 microseconds more for each call. Meanwhile the event loop waits, so `Select` is better where all events of an item
-    and kind get the same answer: there the calls are fewer by far.
+    The same time is allowed as for `Select`: 1 ms, and 2 microseconds more for each call. Meanwhile the event loop
+    waits, so `Select` is better where all events of an item and kind get the same answer: there the calls are fewer by
+    far.
     """
 
     keep: Callable[[ItemRecord, int, int], bool]
@@ -159,7 +161,7 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class Tolerate:
-    """Do nothing now. The policy is called again at the next event, or after `recheck_s` seconds."""
+    """Do nothing now. The policy is called again at the next event, or after `recheck_s` seconds (0 or more)."""
 
     recheck_s: float
 
@@ -168,8 +170,8 @@ class Tolerate:
 class Block:
     """Stop reading from the worker until this subscriber is within its limits again.
 
-    This lasts for at most `timeout_s` seconds, and never longer than 60 s; then `then` is carried out. It delays all
-    subscribers and also the command replies of the session. Meanwhile new events stay in the outbox of the worker.
+    This lasts for at most `timeout_s` seconds, which is a number from 0 to 60; then `then` is carried out. It delays
+    all subscribers and also the command replies of the session. Meanwhile new events stay in the outbox of the worker.
     """
 
     timeout_s: float
@@ -186,9 +188,10 @@ class OverflowPolicy(Protocol):
     """Decides what is done when the lag of its subscriber is beyond the limits. Each subscriber has its own object.
 
     The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
-    longer, raises an exception, or returns something that is no `Action`, the policy `disconnect` replaces this policy
-    for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
-    does not have the methods of this class is a failure of the hook `mxgw_overflow_policy`.
+    longer, raises an exception, or returns something that is no `Action`, or an action with a value out of its range,
+    the policy `disconnect` replaces this policy for this subscriber. This is counted, and logged once with the name of
+    the policy's distribution. An object that does not have the methods of this class is a failure of the hook
+    `mxgw_overflow_policy`. `name`, and `interval_s` of a `PacedPolicy`, are read only once, as the stream opens.
     """
 
     @property

@@ -62,8 +62,9 @@ class Follower(Protocol):
     released: those that the follower was not handed yet become a `FollowedGap`. A worker never waits for a follower.
 
     The iteration ends after the last event, when the session has ended or is left to the next gateway; `end_error` then
-    says which. It ends at once when `close` is called. When the gateway shuts down, followers have the time that
-    streams have, `gateway.drain_timeout_s`, to read the rest; then the iteration ends where it is.
+    says which. It ends at once when `close` is called, which the gateway does when the plugin has failed. When the
+    gateway shuts down, followers have the time that streams have, `gateway.drain_timeout_s`, to read the rest; then the
+    iteration ends where it is.
     """
 
     @property

@@ -19,7 +19,11 @@ from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Position, Ses
 
 
 class Gateway(Protocol):
-    """The running gateway, as plugins see it. Use it in the event loop only."""
+    """The running gateway, as plugins see it. Use it in the event loop only.
+
+    Each plugin has an object of its own, so that what the plugin opens belongs to it: when the plugin fails, its feeds,
+    followers and internal sessions are ended, and opening new ones raises `PluginFailed`.
+    """
 
     @property
     def instance_id(self) -> str:
@@ -37,7 +41,8 @@ class Gateway(Protocol):
     def attempts(self) -> Attempts:
         """Counts failed attempts to authenticate, for all plugins together.
 
-        A plugin must call `begin` before it checks credentials; but `authenticate_operator` does this itself.
+        A plugin calls `begin` for each failed attempt; `Attempts.begin` says when. `authenticate_operator` does this
+        itself.
         """
 
     @property
@@ -64,10 +69,15 @@ class Gateway(Protocol):
 
         Raises:
             GatewayError: the session could not be opened, or the gateway is shutting down.
+            PluginFailed: the plugin has failed.
         """
 
     def open_feed(self, description: FeedDescription) -> Feed:
-        """Return a new feed of the plugin. Call this only before the gateway serves."""
+        """Return a new feed of the plugin. Call this only before the gateway serves.
+
+        Raises:
+            PluginFailed: the plugin has failed.
+        """
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
         """Return what the plugins allow an identity to do with items.
@@ -104,7 +114,8 @@ class Gateway(Protocol):
             after: the position up to which the plugin has stored the events of the session; what is missing behind it
                 is a gap. `Position(session.epoch, 0)` asks for every event from the first one on. None asks for
                 everything that the log still has, without a gap for what it does not have.
-            name: names the reader in metrics and in the log, usually the name of the plugin.
+            name: tells the readers of one plugin apart. Metrics and the log show the name of the plugin, and this name
+                behind it: `sqlite_history/archive`; without a name, `sqlite_history`.
             batch_bytes: about the most bytes of events in one batch. Only a batch that is one single block of the
                 worker can be larger.
 
@@ -114,6 +125,7 @@ class Gateway(Protocol):
                 called when it is ready.
             PositionForeign: the epoch of `after` is not the one of the session.
             InvalidRequest: `after` is ahead of the newest event, so that it cannot be a position of this session.
+            PluginFailed: the plugin has failed.
         """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:

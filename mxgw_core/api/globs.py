@@ -5,7 +5,7 @@ A comparison takes a limited time, whatever name a client sends. A regular expre
 tries many ways to match a name. Here the pattern is processed one character after the other, and each character once.
 One large number stores how far the name can be matched by the characters so far: bit n is set when they match exactly
 the first n characters of the name. Each character of the pattern changes this number with a few operations. Only the
-part from the first to the last `*` or `?` needs this method, at most `LONGEST_MIDDLE` characters.
+part from the first to the last `*` or `?` needs this method, at most `LONGEST_MIDDLE` characters, which are 128.
 Source: R. Baeza-Yates, G. Gonnet, A new approach to text searching, CACM 35 (1992), with text and pattern exchanged.
 """
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mxgw_core.api.texts import check_texts
+
 # The largest number of characters that a pattern can have: from its first to its last `*` or `?` (both count), and in
-# all.
+# all. `Globs` and `check_glob` refuse longer ones.
 LONGEST_MIDDLE = 128
 LONGEST_PATTERN = 1024
 
@@ -23,12 +25,17 @@ class Globs:
     """Patterns: `*` matches any number of characters, `?` matches one character, any other character matches itself.
 
     Case is ignored, and so are blanks at the begin and the end of names and patterns.
+
+    Raises:
+        TypeError: `patterns` is a single text, or one of the patterns is no text.
+        ValueError: a pattern is too long (see `check_glob`).
     """
 
     __slots__ = ("_globs",)
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._globs = tuple(_Glob(pattern.strip().casefold()) for pattern in patterns)
+        check_texts("Globs", patterns)
+        self._globs = tuple(_checked(pattern) for pattern in patterns)
 
     def match(self, text: str) -> bool:
         """Return whether at least one pattern matches the whole name."""
@@ -50,8 +57,15 @@ def check_glob(pattern: str) -> None:
     """Make sure that a pattern is not too long. A longer pattern would take too much time in a call with many items.
 
     Raises:
+        TypeError: the pattern is no text.
         ValueError: the pattern is too long. The text says which length is allowed.
     """
+    _checked(pattern)
+
+
+def _checked(pattern: str) -> _Glob:
+    if not isinstance(pattern, str):
+        raise TypeError(f"a pattern must be a text, not {type(pattern).__name__}")
     glob = _Glob(pattern.strip().casefold())
     if len(glob.middle) > LONGEST_MIDDLE:
         raise ValueError(
@@ -60,6 +74,7 @@ def check_glob(pattern: str) -> None:
         )
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"{pattern[:40]!r}… has {len(pattern)} characters, {LONGEST_PATTERN} are allowed")
+    return glob
 
 
 class _Glob:

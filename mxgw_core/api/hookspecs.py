@@ -100,8 +100,8 @@ class Hooks:
         entered, held and left in a task of its own. An exception on entering is a start-up failure of the plugin, and
         so is entering that takes longer than `plugins.start_timeout_s`. When the context ends while the gateway serves,
         for example because a task in its task group raises, the plugin has failed: its hooks are not called any more,
-        its services answer `PLUGIN_FAILED`, and its feeds end. A context that is not left within
-        `plugins.stop_timeout_s` is cancelled.
+        its services answer `PLUGIN_FAILED`, and its feeds, followers and internal sessions end. A context that is not
+        left within `plugins.stop_timeout_s` is cancelled.
         """
 
     @hookspec
@@ -115,7 +115,9 @@ class Hooks:
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands that are added to the command `mxgw`.
 
-        When: each time the command line starts. There is no gateway in this process.
+        When: each time the command line starts. There is no gateway in this process. When a command raises an
+        exception, the user sees the plugin, the exception and its place, and the exit code is 1. A
+        `click.ClickException` is shown with its own text, and `sys.exit` ends the command with its code.
         """
 
     @hookspec
@@ -189,8 +191,10 @@ class Hooks:
     def mxgw_authorize(self, request: AccessRequest) -> Decision | None:
         """Return whether the call is allowed.
 
-        When: at every call, after authentication, and again at the moment when a stream attaches. All answers count: a
-        single `Deny` refuses the call, and an exception is a `Deny`. If every plugin answers None, the call is allowed.
+        When: at every call, after authentication; again at the moment when a stream attaches; and again before the
+        answer of a unary call that took longer than half a second, because the caller can have been revoked meanwhile
+        (`AccessRequest.moment`). All answers count: a single `Deny` refuses the call, and an exception is a `Deny`. If
+        every plugin answers None, the call is allowed.
         """
 
     @hookspec
@@ -199,7 +203,8 @@ class Hooks:
 
         When: once for each call for which `mxgw_authorize` was called, but not for the entries of a list. It is called
         before the call runs, when everything is decided: for a command, after its guards have answered; for a stream,
-        at the moment when the stream attaches. `refusal` is the error that refuses the call, None when the call will
+        at the moment when the stream attaches. It is called a second time, with the moment ANSWER, only when the answer
+        of a call that took long is withheld. `refusal` is the error that refuses the call, None when the call will
         run. `denied` has the inputs that were removed from a bulk command. Key: the index of the input. Value: the
         reason. An exception refuses a call that would have run.
         """
@@ -287,7 +292,12 @@ class Hooks:
         """Return the overflow policy of one subscriber; None when this plugin has no policy of the requested name.
 
         When: a subscriber attaches. If every plugin answers None, the policy is `disconnect`, unless the client asked
-        for another policy: then the stream is refused.
+        for another policy: then the stream is refused. An exception, or an answer that is no policy, is a failure of
+        the plugin: the next plugin is asked. All code of a policy is contained: when it fails, the policy `disconnect`
+        takes its place for this subscriber, and the client is told that the policy failed.
+
+        A policy answers with one of ten actions: `Disconnect`, `FailSession`, `DropOldest`, `DropNewest`, `Conflate`,
+        `Select`, `SelectEvents`, `Resync`, `Tolerate`, `Block`.
         """
 
     @hookspec

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from mxgw_core.api.texts import check_texts
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # Names of labels that are refused: clients could create values without limit, or a value would reveal who does what.
 _FORBIDDEN_LABELS = frozenset(
@@ -85,10 +87,17 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One value of a metric. `labels` are the values of the metric's labels, in the order of the label names."""
+    """One value of a metric. `labels` are the values of the metric's labels, in the order of the label names.
+
+    Raises:
+        TypeError: `labels` is a single text.
+    """
 
     value: float | MetricBuckets
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_texts("MetricSample.labels", self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class Metric:
         labels: the names of the labels. The labels of each sample are in the same order.
 
     Raises:
+        TypeError: `labels` is a single text.
         ValueError: a name, label or sample breaks the rules of this module.
     """
 
@@ -111,6 +121,7 @@ class Metric:
     samples: Sequence[MetricSample] = ()
 
     def __post_init__(self) -> None:
+        check_texts("Metric.labels", self.labels)
         if not _NAME.match(self.name) or self.name.endswith(_RESERVED_ENDINGS):
             raise ValueError(f"{self.name!r} is no name of a metric")
         if (self.kind is MetricKind.COUNTER) != self.name.endswith("_total"):

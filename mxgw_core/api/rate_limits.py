@@ -106,8 +106,13 @@ class Attempts:
         return len(self._buckets)
 
     def begin(self, peer: Peer, name: str = "") -> Attempt:
-        """Count an attempt. Call this before the credentials are checked, so that attempts at the same time cannot
-        exceed the limit together.
+        """Count an attempt.
+
+        When the check of the credentials waits for something, for example for a directory, call this before the check,
+        so that attempts at the same time cannot exceed the limit together; then call `succeeded` when the credentials
+        are right, and also when they could not be checked. When the check is one function call that does not wait, as
+        in `mxgw_authenticate`, call this only after a failed check: no other attempt can come between, and a caller
+        with the right credentials is not refused because of the failures of others.
 
         `name` is the name that the caller claims, with its kind before it, for example "user anna"; "" when there is no
         name. All peers on a Unix socket have the same address. So for this address each kind has a separate count, and

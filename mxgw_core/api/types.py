@@ -6,6 +6,8 @@ import enum
 import ipaddress
 from dataclasses import dataclass, field
 
+from mxgw_core.api.texts import check_texts
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -118,6 +120,9 @@ class Identity:
     `kind` is "anonymous", "key" or "operator", or another word that the authenticating plugin chooses. `claims` are
     data that only this plugin understands. `roles` are roles of an operator that the caller has without a login (see
     `as_operator`).
+
+    Raises:
+        TypeError: `roles` is a single text.
     """
 
     id: str
@@ -125,6 +130,9 @@ class Identity:
     display_name: str = ""
     claims: object = field(default=None, repr=False, compare=False)
     roles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_texts("Identity.roles", self.roles)
 
 
 # The owner of sessions that the gateway opens for itself.

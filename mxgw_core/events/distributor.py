@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from mxgw_core.events.pieces import PIECE_BYTES, Gap
 from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.calls import Owner
 
 # All events of a segment (see log.py) are forgotten together. So they must have come within at most this share of the
 # seconds for which events are retained.
@@ -40,6 +42,7 @@ _AGE_SHARE = 1 / 8
 _NO_MEMORY = f"{NO_MEMORY}, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
+_EVERYTHING = Retention(events=sys.maxsize, bytes=sys.maxsize, seconds=0.0)
 
 
 class Distributor:
@@ -78,7 +81,12 @@ class Distributor:
         self._retention = NOTHING_RETAINED
         self._bound_bytes: int | None = None
         self._bound_setting = ""
-        self._was_attached = False
+        # Whether a subscriber was ever attached.
+        self.was_attached = False
+        # What a worker's outbox holds, and what the log keeps until the readers of before a restart had time to come
+        # back; None when nothing is kept for them (any more).
+        self._outbox = NOTHING_RETAINED
+        self._for_return: Retention | None = None
         self._rate = Rate()
         # Internal readers, for example the dashboard: they are not counted as subscribers, and they are never
         # disconnected before the session ends.
@@ -114,11 +122,29 @@ class Distributor:
         """
         self._bound_bytes, self._bound_setting = limit_bytes, setting
         self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
+        if self._for_return is not None:
+            self._for_return = self._bounded(self._for_return)
 
     def _bounded(self, retention: Retention) -> Retention:
         if self._bound_bytes is None:
             return retention
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
+
+    def keep_for_return(self, outbox: Retention) -> None:
+        """Keep everything that an adopted worker sends from its outbox, whatever the other limits are.
+
+        The readers of before the restart can follow or attach only after the log is refilled, and each of them begins
+        at another place. From `refilled` on, the log keeps as much as `outbox` says, or as much as the worker has sent,
+        if that is more: the worker was perhaps started with other settings. The limit of `bound` still applies. All
+        this ends with `returned`. Must be called before the first event.
+        """
+        self._outbox = outbox
+        self._for_return = self._bounded(_EVERYTHING)
+
+    def returned(self) -> None:
+        """The readers of before the restart had time to come back: the log is trimmed as always from now on."""
+        self._for_return = None
+        self.trim()
 
     def refill_after(self, sequence: int) -> None:
         """Begin the log behind `sequence`, because an adopted worker has no earlier events.
@@ -135,6 +161,9 @@ class Distributor:
         From now on the worker sends each event when it happens.
         """
         self._rate.restart(self._clock())
+        if self._for_return is not None:
+            sent = Retention(self.log.events + self.log.gaps, self.log.bytes, 0.0)
+            self._for_return = self._bounded(self._outbox.covering(sent))
 
     @property
     def has_snapshots(self) -> bool:
@@ -243,7 +272,9 @@ class Distributor:
 
     def trim(self) -> None:
         """Forget the entries of the log that are neither retained nor unread by any reader."""
-        keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
+        keep = self._retention if self.was_attached else self._retention.covering(self._unattached)
+        if self._for_return is not None:
+            keep = keep.covering(self._for_return)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
         self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
@@ -260,7 +291,7 @@ class Distributor:
     def _forgotten(self, forgotten: Gap | None) -> None:
         if forgotten is not None and self.followers:
             self.followers.trimmed()
-        if forgotten is not None and not self._was_attached:
+        if forgotten is not None and not self.was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
             self.never_delivered = Gap(
                 first,
@@ -333,9 +364,11 @@ class Distributor:
         client_name: str = "",
         peer: str = "",
         policy_source: str = "",
+        policy_owner: Owner | None = None,
         older_until: int | None = None,
     ) -> Subscriber:
-        """Decide where a new subscriber begins, and place its cursor. `policy_source` is the plugin of the policy.
+        """Decide where a new subscriber begins, and place its cursor. `policy_source` names the distribution of the
+        policy, and `policy_owner` is its plugin; without one, calls of the policy are not counted and timed.
 
         With `older_until`, the caller first sends older events from a history store, which has everything behind
         `start` up to this sequence. No gap is sent for these events. The resume is complete only if they reach up to
@@ -360,16 +393,15 @@ class Distributor:
             place,
             None if is_stored else place.gap,
             limits,
-            self._overflow.usable(policy, policy_source),
+            self._overflow.checked(policy, policy_source, policy_owner),
             filters=FeedFilters(feed_filters) if feed_filters else self._shared(filters),
             session_counts=self.counts,
             client_name=client_name,
             peer=peer,
-            policy_source=policy_source,
         )
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()
-        self._was_attached = True
+        self.was_attached = True
         if lost is not None:
             self.never_delivered = None
         if place.was_resuming:
@@ -402,8 +434,9 @@ class Distributor:
         if self.end_error is not None:
             raise self.end_error
         place = StartPlace(self.log.head, was_resuming=False, recovered=False)
+        checked = self._overflow.checked(policy, "mxgw", None)
         subscriber = Subscriber(
-            *(subscriber_id, self.log, place, None, limits, policy), session_counts=SessionCounts(), is_internal=True
+            *(subscriber_id, self.log, place, None, limits, checked), session_counts=SessionCounts(), is_internal=True
         )
         self._internal[subscriber_id] = subscriber
         self._count_readers()
@@ -480,6 +513,7 @@ class Distributor:
         remains.
         """
         self._retention = self._unattached = NOTHING_RETAINED
+        self._for_return = None
         self.followers.complete()
         if self.followers:
             self.trim()

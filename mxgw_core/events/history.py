@@ -3,11 +3,14 @@
 The events of the store and of the log join without duplicates, and a gap reports every event that is missing. Each call
 of a store runs in a task of its own, so that a fault of the store does not reach a reader's stream: the store may hang,
 raise a CancelledError by itself, or ignore its cancellation.
+
+The module has more than 400 lines, because what a store may answer, and what becomes of a wrong answer, stand together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -38,9 +41,8 @@ _CLOSE_S = 1.0
 # While a page has not come, the gateway checks this often whether the reader's stream is about to end.
 _LOOK_S = 0.25
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
+_FAILED = "these events are older than the log holds, and the history store failed: the gateway's log says how"
 _RETRY_AFTER_S = 1.0
-# How many characters of a wrong answer are shown.
-_SHOWN = 200
 
 
 # The next classes and functions decide which events of a history store a client that resumes is promised.
@@ -80,11 +82,15 @@ class BrokenPromises:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """A store that has events behind a client's position. Up to the sequence `reach` it has all of them."""
+    """A store that has events behind a client's position. Up to the sequence `reach` it has all of them.
+
+    With `has_failed`, the store did not say what it has, and is not asked for events.
+    """
 
     store: Store
     reach: int
     broken_promises: BrokenPromises
+    has_failed: bool = False
 
     async def in_place_of(
         self,
@@ -109,6 +115,10 @@ class Older:
         """
         after, until = gap.first - 1, gap.last
         done = after
+        if self.has_failed:
+            yield Gap(gap.first, until, GapReason.GAP_REASON_RING_EVICTED, _FAILED)
+            return
+        missing = _NOT_STORED
         try:
             async with aclosing(self.store.read(epoch, after, until, is_ending)) as pages:
                 async for page in pages:
@@ -135,8 +145,12 @@ class Older:
                     if done < chunk.last:
                         break
         except Exception as error:
+            missing = _FAILED
             _failed(self.store, error)
         if done < until and is_whole:
+            if missing is _NOT_STORED and (items is None or not items.is_reported):
+                promised = f"said that it has the events {after + 1} to {until}, and gave none behind {done}"
+                _failed(self.store, StoreFailed(promised))
             self.broken_promises.broken(done)
             raise HistoryUnavailable(
                 f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
@@ -145,7 +159,7 @@ class Older:
                 retry_after_s=_RETRY_AFTER_S,
             )
         if done < until:
-            yield Gap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+            yield Gap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, missing)
 
 
 def is_older(log: EventLog, epoch: bytes, after: Position) -> bool:
@@ -158,15 +172,19 @@ async def find_older(
 ) -> Older | None:
     """Return a history store that has events behind a position, if the log does not have all of them; else None.
 
-    `ask` finds the store. The log changes while the store is asked for its events, so the caller must decide afterwards
-    where the stream begins.
+    A store that fails is returned too, so that the client's gap can say so. `ask` finds the store. The log changes
+    while the store is asked for its events, so the caller must decide afterwards where the stream begins.
     """
     if not is_older(log, epoch, after) or (store := ask()) is None:
         return None
     if store.left:
         _log.warning("the history store of %s was not asked: an earlier call has not ended", store.source)
-        return None
-    reach = await reach_of(store, epoch, after.sequence)
+        return Older(store, after.sequence, broken_promises, has_failed=True)
+    try:
+        reach = await reach_of(store, epoch, after.sequence)
+    except Exception as error:
+        _failed(store, error)
+        return Older(store, after.sequence, broken_promises, has_failed=True)
     return None if reach is None else Older(store, broken_promises.reach(after.sequence, reach), broken_promises)
 
 
@@ -174,28 +192,31 @@ async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
     """Return the last sequence up to which a store has every event behind `after`, or None.
 
     The result is `after` itself when the store has later events, but not the event right behind `after`. None means
-    that the store has no events behind `after`, or that it failed.
+    that the store has no events behind `after`.
+
+    Raises:
+        StoreFailed: the store did not answer in time, or with something else than a span.
+        Exception: whatever the store raised.
     """
-    try:
-        span = await store.span(epoch)
-        if span is None:
-            return None
-        oldest, newest = _checked_span(span)
-        if newest <= after:
-            return None
-        return newest if oldest <= after + 1 else after
-    except Exception as error:
-        _failed(store, error)
+    span = await store.span(epoch)
+    if span is None:
         return None
+    oldest, newest = _checked_span(span)
+    if newest <= after:
+        return None
+    return newest if oldest <= after + 1 else after
 
 
 def _failed(store: Store, error: Exception) -> None:
+    """Log and count a failure. Each one is logged, because each costs a client events that the store perhaps has."""
+    if isinstance(error, CallFailed):
+        return  # logged and counted already
     if isinstance(error, StoreFailed):
         _log.warning("the history store of %s %s", store.source, error)
     else:
         _log.warning("the history store of %s failed", store.source, exc_info=error)
-    if store.owner is not None and not isinstance(error, CallFailed):
-        store.owner.failed("History", error)
+    if store.owner is not None:
+        store.owner.failed("History", error, is_logged=True)
 
 
 def _checked_span(span: object) -> tuple[int, int]:
@@ -208,10 +229,22 @@ def _checked_span(span: object) -> tuple[int, int]:
         oldest, newest = span
         if 1 <= oldest <= newest:
             return oldest, newest
+        wrong = f"({oldest}, {newest})"
+    elif isinstance(span, tuple):
+        wrong = f"a tuple of {', '.join(map(_type, span[:3])) or 'nothing'}{', ...' if len(span) > 3 else ''}"
+    else:
+        wrong = f"a value of type {_type(span)}"
     raise StoreFailed(
-        f"answered span with {printable(repr(span), _SHOWN)}: it must be None, or the first and the last sequence of a "
-        "run of events"
+        f"answered span with {wrong}: it must be None, or the first and the last sequence of a run of events"
     )
+
+
+_NO_MISTAKE = object()
+
+
+def _type(value: object) -> str:
+    """Return the type of a wrong answer. The answer itself is not logged, because it can hold values of tags."""
+    return printable(type(value).__qualname__, 80)
 
 
 def _checked(page: object, done: int, until: int) -> Chunk:
@@ -221,22 +254,21 @@ def _checked(page: object, done: int, until: int) -> Chunk:
         StoreFailed: the answer is no page, or not exactly the consecutive events that it announces.
     """
     if not isinstance(page, HistoryPage):
-        raise StoreFailed(f"gave {printable(repr(page), _SHOWN)} instead of a HistoryPage")
+        raise StoreFailed(f"gave a value of type {_type(page)} instead of a HistoryPage")
     first, last, items = page.first_sequence, page.last_sequence, page.items
     for name, number in (("first_sequence", first), ("last_sequence", last)):
         if type(number) is not int:
-            raise StoreFailed(f"gave a page whose {name} is {printable(repr(number), _SHOWN)}: it must be an int")
+            raise StoreFailed(f"gave a page whose {name} is of type {_type(number)}: it must be an int")
     if not done < first <= last <= until:
         raise StoreFailed(f"gave events {first} to {last} after {done}, until {until}")
     if not isinstance(page.events, bytes):
         raise StoreFailed(
-            f"gave a page whose events are of type {type(page.events).__name__}: they must be bytes, an encoded "
-            "EventBatch"
+            f"gave a page whose events are of type {_type(page.events)}: they must be bytes, an encoded EventBatch"
         )
-    if not isinstance(items, Sequence) or not all(isinstance(item, ItemRecord) for item in items):
-        raise StoreFailed(
-            f"gave a page whose items are {printable(repr(items), _SHOWN)}: they must be a sequence of ItemRecord"
-        )
+    if not isinstance(items, Sequence):
+        raise StoreFailed(f"gave a page whose items are of type {_type(items)}: they must be a sequence of ItemRecord")
+    if (wrong := next((item for item in items if not isinstance(item, ItemRecord)), _NO_MISTAKE)) is not _NO_MISTAKE:
+        raise StoreFailed(f"gave a page with an item of type {_type(wrong)}: it must be an ItemRecord")
     try:
         found = [event.sequence for event in EventBatch.FromString(page.events).events]
     except DecodeError as error:
@@ -284,7 +316,10 @@ class Store:
         """
 
         async def span() -> tuple[int, int] | None:
-            return await self.history.span(epoch)
+            answer = self.history.span(epoch)
+            if not inspect.isawaitable(answer):
+                raise StoreFailed(f"returned a value of type {_type(answer)} from span: span must be async")
+            return await answer
 
         task, span_s = self._begun(span()), min(self.page_s, _SPAN_S)
         try:
@@ -310,7 +345,14 @@ class Store:
         wanted = asyncio.Event()
 
         async def read() -> None:
-            async for given in self.history.read(epoch, after, until):
+            answer = self.history.read(epoch, after, until)
+            if not hasattr(answer, "__aiter__"):
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                raise StoreFailed(
+                    f"returned a value of type {_type(answer)} from read: read must be an async generator, with `yield`"
+                )
+            async for given in answer:
                 wanted.clear()
                 page.set_result(given)
                 await wanted.wait()

@@ -185,6 +185,11 @@ class EventLog:
         return bool(self.appended_events or self.unbroken_after)
 
     @property
+    def gaps(self) -> int:
+        """How many gaps the log holds."""
+        return self._holes
+
+    @property
     def memory_bytes(self) -> int:
         """About how many bytes of memory the events use, including the numbers by which they are found."""
         return self.memory_after(self.oldest - 1)

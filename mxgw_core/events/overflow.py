@@ -6,7 +6,8 @@ policies and carries out their actions. It has timers for the actions `Tolerate`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from mxgw_core.api import events as actions
@@ -15,7 +16,8 @@ from mxgw_core.api.events import Action, Lag, OverflowPolicy
 from mxgw_core.events.counts import OVERFLOW, STALL, SessionCounts
 from mxgw_core.events.encoding import MalformedBatch
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.policy_guard import NoAnswer, OverBudget, PolicyGuard
+from mxgw_core.events.policies import CheckedPolicy
+from mxgw_core.events.policy_guard import PolicyFailed, PolicyGuard
 from mxgw_core.events.selecting import Choice, by_event, by_item
 from mxgw_core.events.sources import (
     Aside,
@@ -28,9 +30,9 @@ from mxgw_core.events.sources import (
     settled,
 )
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.calls import Owner
+from mxgw_core.printable import printable
 
-# The longest time for which a policy is allowed to delay all readers of a session because of one reader.
-_LONGEST_BLOCK_S = 60.0
 # The shortest time after which a timer asks a policy again that has tolerated an overflow.
 _SHORTEST_RECHECK_S = 0.01
 # When a policy answers `Block` while its subscriber's snapshot is fetched, the worker's events are not stopped, because
@@ -79,20 +81,47 @@ def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering
 
 def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
     """Return the error that says how far behind the subscriber was, where the loss begins, and what helps."""
+    section = subscriber.limits.section
+    bytes_setting = subscriber.limits.bytes_setting or f"{section}.queue_bytes"
+    return _overflow(
+        f"the subscriber fell {_lag_and_limits(subscriber, lag_events)}. Resume after the last position received; read "
+        f"faster, ask for another overflow policy, or raise {section}.queue_events, {bytes_setting} or "
+        f"{section}.queue_seconds in the gateway's settings.",
+        *(subscriber, lag_events, head),
+        {},
+    )
+
+
+def policy_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
+    """Return the error for a subscriber whose policy failed. It says what `overflow_error` says, and that the policy
+    failed.
+    """
+    return _overflow(
+        f"the overflow policy {printable(subscriber.policy_name, 64)!r} failed when the subscriber was "
+        f"{_lag_and_limits(subscriber, lag_events)}; the gateway's log says how it failed. Resume after the last "
+        "position received; ask for another overflow policy, or have the policy corrected.",
+        *(subscriber, lag_events, head),
+        {"policy_failed": "true"},
+    )
+
+
+def _lag_and_limits(subscriber: Subscriber, lag_events: int) -> str:
     limits = subscriber.limits
-    section = limits.section
-    bytes_setting = limits.bytes_setting or f"{section}.queue_bytes"
+    return f"{lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, {limits.seconds:g} s)"
+
+
+def _overflow(
+    text: str, subscriber: Subscriber, lag_events: int, head: int, more: Mapping[str, str]
+) -> SubscriberOverflow:
     return SubscriberOverflow(
-        f"the subscriber fell {lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, "
-        f"{limits.seconds:g} s). Resume after the last position received; read faster, ask for another overflow "
-        f"policy, or raise {section}.queue_events, {bytes_setting} or {section}.queue_seconds in the gateway's "
-        "settings.",
+        text,
         metadata={
             "policy": subscriber.policy_name,
             "lag_events": str(lag_events),
-            "limit_events": str(limits.events),
+            "limit_events": str(subscriber.limits.events),
             # Events up to the head are still delivered; the loss begins behind them.
             "lost_from": str(head + 1),
+            **more,
         },
         retry_after_s=0.2,
     )
@@ -166,9 +195,12 @@ class Overflow:
         # The next time at which policies that have tolerated an overflow are asked again, and the timer for this time.
         self._recheck: tuple[float, Cancellable] | None = None
 
-    def usable(self, policy: OverflowPolicy, source: str) -> OverflowPolicy:
-        """Return `policy`, or the policy `disconnect` if `policy` is invalid; `source` is the plugin of the policy."""
-        return self._guard.usable(policy, source)
+    def checked(self, policy: OverflowPolicy, source: str, owner: Owner | None) -> CheckedPolicy:
+        """Return `policy` as it can be used, or the policy `disconnect` if `policy` is invalid.
+
+        `source` names the distribution of the policy, and `owner` is its plugin.
+        """
+        return self._guard.checked(policy, source, owner)
 
     def check(self, subscriber: Subscriber) -> None:
         """If a reader is over its limits, ask its policy and carry out the action."""
@@ -181,12 +213,15 @@ class Overflow:
             return  # a waiting reader is not slow, even when a single burst is larger than its limits
         if subscriber.is_over_limit():
             lag = subscriber.lag()
-            action = self._guard.ask(subscriber, lag)
+            try:
+                action = self._guard.ask(subscriber, lag)
+            except PolicyFailed:
+                self._replace(subscriber, lag)
+                return
             if isinstance(action, actions.Block) and subscriber.is_fetching_snapshot:
                 action = actions.Tolerate(_SNAPSHOT_S)  # the snapshot comes from the worker, like the stopped events
-            if not isinstance(action, actions.Tolerate):
+            if self._try(action, subscriber, lag) and not isinstance(action, actions.Tolerate):
                 self._counts.count(OVERFLOW, subscriber.policy_name, type(action).__name__)
-            self._try(action, subscriber, lag)
         elif not subscriber.is_conflating:
             subscriber.over_since = None
 
@@ -195,18 +230,28 @@ class Overflow:
         self.unblock()
         self._cancel_recheck()
 
-    def _try(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
-        """Carry out an action. A wrong action, or an error in a function of the action, is a failure of the policy."""
+    def _try(self, action: Action, subscriber: Subscriber, lag: Lag) -> bool:
+        """Carry out an action. If a function of the action fails, this is a failure of the policy: the subscriber is
+        disconnected, and False is returned.
+        """
         try:
             self._carry_out(action, subscriber, lag)
         except MalformedBatch:
             raise  # the worker sent malformed events, so the policy has not failed
-        except (OverBudget, NoAnswer) as error:
-            self._guard.failed(subscriber, str(error))
-            self._disconnect(subscriber, lag)
+        except PolicyFailed:
+            self._replace(subscriber, lag)
+            return False
         except Exception:
             self._guard.failed(subscriber, f"failed in {type(action).__name__}", exc_info=True)
-            self._disconnect(subscriber, lag)
+            self._replace(subscriber, lag)
+            return False
+        subscriber.wake()
+        return True
+
+    def _replace(self, subscriber: Subscriber, lag: Lag) -> None:
+        """Do what `disconnect` would do, because the subscriber's policy has failed."""
+        self._counts.count(OVERFLOW, subscriber.policy_name, actions.Disconnect.__name__)
+        self._disconnect(subscriber, lag, has_failed=True)
         subscriber.wake()
 
     def _carry_out(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
@@ -230,9 +275,11 @@ class Overflow:
                     # The events that remain after conflating still exceed the limits.
                     self._disconnect(subscriber, lag)
             case actions.Select(keep):
-                self._select(subscriber, source, by_item(keep, self._items, self._guard), lag)
+                ask = partial(self._guard.answers, subscriber, "Select")
+                self._select(subscriber, source, by_item(keep, self._items, ask), lag)
             case actions.SelectEvents(keep_event):
-                self._select(subscriber, source, by_event(keep_event, self._items, self._guard), lag)
+                ask = partial(self._guard.answers, subscriber, "SelectEvents")
+                self._select(subscriber, source, by_event(keep_event, self._items, ask), lag)
             case actions.Resync():
                 subscriber.source = drop_oldest(source, 0, why)
                 if self._has_snapshots():
@@ -248,11 +295,12 @@ class Overflow:
         if subscriber.is_over_limit():
             self._disconnect(subscriber, lag)
 
-    def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
+    def _disconnect(self, subscriber: Subscriber, lag: Lag, *, has_failed: bool = False) -> None:
         if subscriber.is_internal:  # internal readers are never disconnected; they continue with new events
             subscriber.source = drop_oldest(subscriber.source, 0, subscriber.why_dropped)
         else:
-            subscriber.finish(overflow_error(subscriber, lag.events, subscriber.log.head))
+            make = policy_error if has_failed else overflow_error
+            subscriber.finish(make(subscriber, lag.events, subscriber.log.head))
 
     def _tolerate(self, seconds: float) -> None:
         """Check all readers again in `seconds`, or earlier."""
@@ -288,8 +336,6 @@ class Overflow:
             if not subscriber.is_over_limit():
                 self.unblock()
 
-        if not 0 <= action.timeout_s <= _LONGEST_BLOCK_S:
-            raise ValueError(f"a session must not wait {action.timeout_s} s for a subscriber")
         self._block_timer = self._call_later(action.timeout_s, expired)
         subscriber.on_taken = taken
         self._blocked_by, self._blocked_at = subscriber, self._clock()

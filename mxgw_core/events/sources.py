@@ -23,11 +23,12 @@ from typing import NamedTuple
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import OverflowPolicy, PacedPolicy, QueueLimits
+from mxgw_core.api.events import QueueLimits
 from mxgw_core.events.backlog import Backlog
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import PIECE_BYTES, Chunk, Gap, Piece
+from mxgw_core.events.policies import CheckedPolicy
 
 # Many unread events are gathered in steps of about this size (0.2 ms each), so that several readers which begin to
 # conflate at the same moment do not delay other readers. A step also takes two events for every new one, so that the
@@ -417,17 +418,14 @@ class Ending(Source):
         return Unread(self.backlog.events, self.backlog.bytes, seconds)
 
 
-def first_source(log: EventLog, cursor: int, policy: OverflowPolicy, gap: Gap | None) -> Source:
+def first_source(log: EventLog, cursor: int, policy: CheckedPolicy, gap: Gap | None) -> Source:
     """Return the state of a reader that has just attached.
 
     The reader first gets `gap`, if there is one, and then reads the log behind `cursor`.
     """
     rest = FromLog(log, cursor)
     first: Aside | Gathering
-    if isinstance(policy, PacedPolicy):
-        first = Gathering(rest, policy.name, policy.interval_s)
-    else:
-        first = Aside(Backlog(), rest)
+    first = Gathering(rest, policy.name, policy.interval_s) if policy.interval_s else Aside(Backlog(), rest)
     if gap is not None:
         first.backlog.put_first(gap, log.clock())
     return first.then()

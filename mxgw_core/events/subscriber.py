@@ -17,11 +17,12 @@ from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import Lag, OverflowPolicy, QueueLimits
+from mxgw_core.api.events import Lag, QueueLimits
 from mxgw_core.events.counts import GAP_FRAMES, LOST, SessionCounts, SubscriberCounts
 from mxgw_core.events.filters import Filters, ItemFilters, Passed
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece
+from mxgw_core.events.policies import CheckedPolicy
 from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted, Source, Unread, ended, first_source
 from mxgw_core.events.start import StartPlace
@@ -87,22 +88,22 @@ class Subscriber:
         place: StartPlace,
         gap: Gap | None,
         limits: QueueLimits,
-        policy: OverflowPolicy,
+        policy: CheckedPolicy,
         *,
         filters: Filters | None = None,
         session_counts: SessionCounts,
         client_name: str = "",
         peer: str = "",
-        policy_source: str = "",
         is_internal: bool = False,
     ) -> None:
         self.id = subscriber_id
         self.client_name = client_name
         self.peer = peer
         self.limits = limits
-        self.policy = policy
+        self.policy = policy.policy
         self.policy_name = policy.name
-        self.policy_source = policy_source
+        self.policy_source = policy.source
+        self.policy_owner = policy.owner
         self.is_internal = is_internal
         self.log = log
         self.attached_at = log.clock()

@@ -44,6 +44,13 @@ def call_metrics(calls: CallCounts) -> list[Metric]:
             [MetricSample(m.running, (m.method,)) for m in methods],
         ),
         Metric(
+            "mxgw_rpc_over_limit_total",
+            MetricKind.COUNTER,
+            "Calls that were refused because limits.concurrent_calls were being served.",
+            (),
+            [MetricSample(calls.over_limit)],
+        ),
+        Metric(
             "mxgw_rpc_duration_seconds",
             MetricKind.HISTOGRAM,
             "How long calls took that ended, streams excepted, by method.",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import click
 
 from mxgw_core.api.calls import GrpcService
-from mxgw_core.api.events import OverflowPolicy
+from mxgw_core.api.events import Action, Block, DropNewest, DropOldest, OverflowPolicy, Select, SelectEvents, Tolerate
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.api.metrics import Metric
 from mxgw_core.api.types import INTERNAL, Identity
@@ -32,6 +32,8 @@ MOST_ITEMS = 100_000
 MOST_SAMPLES = 200
 # How long a worker may live on without a gateway, in seconds: a year. More is a mistake.
 _LONGEST_LIFE_S = 366 * 86_400
+# The longest time for which a policy is allowed to delay all readers of a session because of one reader.
+_LONGEST_BLOCK_S = 60.0
 
 Check: TypeAlias = Callable[[Any], None]
 
@@ -235,6 +237,8 @@ def _mistake_in_object(protocol: type, value: Any) -> str:
             problem = ""  # `PolicyGuard` replaces a policy whose calls fail, for each subscriber
         elif inspect.iscoroutinefunction(method) and not inspect.iscoroutinefunction(wanted):
             problem = f"whose method {name} is asynchronous"
+            if typing.get_origin(typing.get_type_hints(wanted).get("return")) is collections.abc.AsyncIterator:
+                problem = f"whose method {name} is no async generator: it has no `yield`"
         else:
             arguments = len(inspect.signature(wanted).parameters) - 1
             problem = f"whose method {name} does not take {arguments} arguments" * (not _takes(method, arguments))
@@ -305,11 +309,41 @@ def _problem_of_service(service: GrpcService) -> str:
     return ""
 
 
+def _wrong_value(field: str, value: float, most: float = math.inf) -> str:
+    if 0 <= value <= most and value < math.inf:  # this is false for NaN too
+        return ""
+    limit = "0 or more, and finite" if most == math.inf else f"from 0 to {most:g}"
+    return f"whose {field} is {value}; it must be {limit}"
+
+
 # What is wrong with the values of a dataclass: a phrase that follows its name, or "".
 _VALUES: Mapping[type, Callable[[Any], str]] = {
     Identity: _problem_of_identity,
     GrpcService: _problem_of_service,
+    DropOldest: lambda action: _wrong_value("keep_events", action.keep_events),
+    DropNewest: lambda action: _wrong_value("resume_below_events", action.resume_below_events),
+    Tolerate: lambda action: _wrong_value("recheck_s", action.recheck_s),
+    Block: lambda action: _wrong_value("timeout_s", action.timeout_s, _LONGEST_BLOCK_S),
 }
+
+# What is wrong with an action of an overflow policy: a phrase, or "". Only the actions with fields are here.
+_OF_ACTIONS: Mapping[type, Callable[[Any], str]] = {
+    **{kind: _fields(kind) for kind in (DropOldest, DropNewest, Tolerate, Block)},
+    # How many arguments `keep` takes is seen when it is called: to look at its signature would take longer.
+    **{kind: lambda action: _wrong_keep(action.keep) for kind in (Select, SelectEvents)},
+}
+
+
+def _wrong_keep(keep: object) -> str:
+    return "" if callable(keep) else f"an action whose keep is {_a(keep)}"
+
+
+def problem_of_action(action: Action) -> str:
+    """Return a phrase that says what is wrong with an action of an overflow policy; "" when nothing is wrong."""
+    inside = _OF_ACTIONS.get(type(action))
+    if inside is None:  # it has no fields, or is of a class that a plugin has derived from an action
+        inside = next((_OF_ACTIONS[kind] for kind in _OF_ACTIONS if isinstance(action, kind)), _nothing)
+    return inside(action)
 
 
 def _wrong_seconds(seconds: float, most: float) -> str:

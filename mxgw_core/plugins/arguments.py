@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import Message
 
@@ -19,13 +19,23 @@ _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
 
 
-def lent(argument: Any) -> Any:
+@runtime_checkable
+class Lendable(Protocol):
+    """An argument of which each plugin gets an object of its own."""
+
+    def lent_to(self, plugin: str) -> object:
+        """Return the object of a plugin."""
+
+
+def lent(argument: Any, plugin: str = "") -> Any:
     """Return what a plugin gets for an argument of a hook: a copy of a message, a dataclass or a mapping, with copies
-    of the mappings in it; anything else as it is.
+    of the mappings in it; its own object of what is `Lendable`; anything else as it is.
     """
     kind = type(argument)
     way = _ways.get(kind)
     if way is None:
+        if isinstance(argument, Lendable):
+            return argument.lent_to(plugin)
         way = _ways[kind] = _way_of(kind)
     return way(argument)
 

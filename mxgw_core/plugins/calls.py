@@ -161,9 +161,9 @@ class Owner:
             self.calls.end(span)
             running.reset(token)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Record that `what`, a part of the plugin, raised an exception."""
-        self.calls.failed(self, what, error)
+    def failed(self, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Record that `what`, a part of the plugin, raised an exception. With `is_logged`, only count it."""
+        self.calls.failed(self, what, error, is_logged=is_logged)
 
 
 class PluginCalls(CallTimes):
@@ -254,7 +254,7 @@ class PluginCalls(CallTimes):
         owner = implementation.owner
         if (failure := self.closed.get((owner.plugin, hook))) is not None:
             return Answer(owner.plugin, error=failure(), owner=owner)
-        own = [lent(arguments[name]) for name in implementation.arguments]
+        own = [lent(arguments[name], owner.plugin) for name in implementation.arguments]
         token = running.set(owner)
         span = self.begin(owner, hook)
         try:
@@ -272,20 +272,26 @@ class PluginCalls(CallTimes):
             running.reset(token)
         return Answer(owner.plugin, value, owner=owner)
 
-    def failed(self, owner: Owner, what: str, error: BaseException) -> None:
-        """Count a failure of a plugin, and log it as a warning if it is the first of this hook."""
+    def failed(self, owner: Owner, what: str, error: BaseException, *, is_logged: bool = False) -> None:
+        """Count a failure of a plugin. If it is the first of this hook, log it as a warning, unless it `is_logged`."""
         with self._counting:
             key = owner.plugin, owner.hook
             count = self._failures[key] = self._failures.get(key, 0) + 1
-        if isinstance(error, WrongAnswer):
-            happened = str(error)
-        else:
-            happened = f"raised {describe(error, with_text=owner.hook not in _CREDENTIAL_HOOKS)}"
-        text = f"{self.in_words(owner, what)} {happened}"
+        if is_logged:
+            return
+        text = f"{self.in_words(owner, what)} {words_of(error, with_text=owner.hook not in _CREDENTIAL_HOOKS)}"
         if count == 1:
             log.warning("%s; later ones are only counted", text)
         else:
             log.debug("%s, %d times now", text, count)
+
+
+def words_of(error: BaseException, *, with_text: bool = True) -> str:
+    """Return what a plugin did wrong, for example "raised ValueError: x (file:line)" or "returned a str, not int".
+
+    With `with_text` false, the text of an exception that the plugin raised is left out (see `describe`).
+    """
+    return str(error) if isinstance(error, WrongAnswer) else f"raised {describe(error, with_text=with_text)}"
 
 
 def _is_cancelling() -> bool:

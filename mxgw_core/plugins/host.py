@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -105,6 +105,15 @@ class PluginHost:
         """
         return self.calls.failures
 
+    @property
+    def modules(self) -> Mapping[str, Set[str]]:
+        """The modules in which the hooks of the loaded plugins are defined. Key: a plugin. Value: names of modules."""
+        found: dict[str, set[str]] = {}
+        for hook in HOOKS:
+            for implementation in self.calls.implementations(hook):
+                found.setdefault(implementation.plugin, set()).add(implementation.function.__module__)
+        return found
+
     def source_of(self, plugin: str) -> str:
         """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
         record = self._records[plugin]
@@ -117,6 +126,20 @@ class PluginHost:
     def hooks_of(self, plugin: str) -> Sequence[str]:
         """Return the hooks that a plugin implements. The sequence is empty when the plugin is not loaded."""
         return [name for name in HOOKS if any(i.plugin == plugin for i in self.calls.implementations(name))]
+
+    def plugin(self, name: str) -> object:
+        """Return the plugin itself: the object whose hooks are called.
+
+        Raises:
+            LookupError: no plugin of this name is loaded.
+        """
+        found: object = self._plugins.get_plugin(name)
+        if found is None:
+            raise LookupError(f"no plugin {name!r} is loaded; loaded are {', '.join(self._loaded()) or 'none'}")
+        return found
+
+    def _loaded(self) -> list[str]:
+        return sorted(name for name, record in self._records.items() if record.state is PluginState.LOADED)
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
         """Call the hook of each plugin, and return the answers. See `PluginCalls.ask`."""
@@ -203,9 +226,9 @@ class PluginHost:
             raise LoadFailure(mistake)
         try:
             self._register(name, entry, access)
-        except LoadFailure:
+        except (LoadFailure, KeyboardInterrupt):
             raise
-        except Exception as error:  # for example a property of the plugin that raises
+        except BaseException as error:  # for example a property of the plugin that raises
             raise LoadFailure(f"registering it raised {describe(error)}") from error
         declared = None
         for implementation in self.calls.implementations("mxgw_settings"):

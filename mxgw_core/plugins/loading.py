@@ -117,7 +117,9 @@ def _check_api(plugin: object) -> None:
     """Refuse a plugin whose `requires_api` does not include the version of the plugin API that this release has."""
     try:
         requires = getattr(plugin, "requires_api", None)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise LoadFailure(f"reading its requires_api raised {describe(error)}") from error
     if requires is not None and (problem := why_not(requires)):
         raise LoadFailure(problem)

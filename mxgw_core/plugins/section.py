@@ -64,9 +64,9 @@ def apply_section(
     settings = _below(data_dir, settings)
     try:
         declared.apply(settings)
-    except SettingsError:
+    except (SettingsError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise LoadFailure(f"applying its settings raised {describe(error)}") from error
 
 
@@ -90,7 +90,9 @@ def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, An
             place=place,
         )
         raise SettingsError("\n".join(problems)) from None
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise LoadFailure(f"validating its settings raised {describe(error)}") from error
 
 

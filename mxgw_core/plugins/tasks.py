@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from mxgw_core.plugins.answers import Check, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 
 _T = TypeVar("_T")
+
+# How long after the end of a task somebody can still fetch its exception, before it is reported.
+_FETCH_S = 1.0
 
 
 class ContainedCoroutine(Coroutine[Any, Any, _T]):
@@ -115,15 +119,16 @@ async def _awaited(waiting: Awaitable[_T]) -> _T:
     return await waiting
 
 
-def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
+def contain_tasks(loop: asyncio.AbstractEventLoop, fetch_s: float = _FETCH_S) -> None:
     """Make an event loop contain the tasks that plugins create by themselves, from now on.
 
-    Exceptions that nobody fetches from such a task are recorded as failures of the plugin.
+    When nobody fetches the exception of such a task within `fetch_s` seconds after its end, or before the task is
+    deleted, the exception is recorded as a failure of the plugin, once.
     """
     before = loop.get_task_factory()
     if isinstance(before, _TaskFactory):
         return
-    loop.set_task_factory(_TaskFactory(before))
+    loop.set_task_factory(_TaskFactory(before, fetch_s))
     report = loop.get_exception_handler()
 
     def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -139,17 +144,42 @@ def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
 class _TaskFactory:
     """Makes tasks; the coroutine of a task that a plugin creates becomes a `ContainedCoroutine`."""
 
-    def __init__(self, before: Callable[..., Any] | None) -> None:
+    def __init__(self, before: Callable[..., Any] | None, fetch_s: float) -> None:
         self._before = before
+        self._fetch_s = fetch_s
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
         context = options.get("context")
         owner = running.get() if context is None else context.get(running)
-        if owner is not None and not isinstance(coroutine, ContainedCoroutine):
+        of_plugin = owner is not None and not isinstance(coroutine, ContainedCoroutine)
+        if of_plugin:
+            assert owner is not None
             coroutine = ContainedCoroutine(coroutine, owner, f"a task ({_name_of(coroutine)})")
         if self._before is None:
-            return asyncio.Task(coroutine, loop=loop, **options)
-        return self._before(loop, coroutine, **options)
+            task = asyncio.Task(coroutine, loop=loop, **options)
+        else:
+            task = self._before(loop, coroutine, **options)
+        if of_plugin:
+            task.add_done_callback(self._ended, context=contextvars.Context())
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        # asyncio itself reports the exception only when the task is deleted, and plugins often keep their tasks.
+        if _is_unfetched(task):
+            reference = weakref.ref(task)
+            task.get_loop().call_later(self._fetch_s, _report, reference, context=contextvars.Context())
+
+
+def _is_unfetched(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task has an exception that nobody has fetched yet."""
+    # There is no public way to ask this. Where asyncio lacks the attribute, the exception is reported later.
+    return bool(getattr(task, "_log_traceback", False))
+
+
+def _report(reference: weakref.ref[asyncio.Task[Any]]) -> None:
+    task = reference()
+    if task is not None and _is_unfetched(task):
+        _recorded({"task": task, "exception": task.exception()})
 
 
 def _name_of(coroutine: Any) -> str:

@@ -6,7 +6,7 @@ If no plugin authenticates, every local caller is the anonymous identity.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -44,6 +44,7 @@ _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-a
 _DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
 # Methods that use or end a session. Other methods only read its state.
 _USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
+_GET_SESSION = "/mxgw.v1.SessionService/GetSession"
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
@@ -177,6 +178,15 @@ class AccessControl:
             # This checks one entry of a list, and not a call. So the decision is neither recorded nor counted.
             self._authorized(request)
             return
+        if request.moment is Moment.ANSWER:
+            # The call was allowed, and this was recorded before it ran. Only a refusal is new.
+            try:
+                self._authorized(request)
+            except GatewayError as error:
+                self._counts.access[AccessOutcome.of(error)] += 1
+                self.decided(request, error)
+                raise
+            return
         try:
             try:
                 self._authorized(request)
@@ -190,6 +200,16 @@ class AccessControl:
             raise
         if request.moment is Moment.CALL:
             self._counts.access[AccessOutcome.OK] += 1
+
+    def may_see(
+        self, identity: Identity, peer: Peer, session_id: str, find_session: Callable[[], SessionInfo | None]
+    ) -> bool:
+        """Return whether a session is in the list of a caller: when the caller is allowed to call GetSession for it."""
+        try:
+            self.authorize(AccessRequest(_GET_SESSION, identity, peer, session_id, find_session, moment=Moment.LIST))
+        except GatewayError:
+            return False
+        return True
 
     def decided(
         self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str] = _NOTHING

@@ -7,13 +7,18 @@ can invent any number of names.
 from __future__ import annotations
 
 import enum
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
 from mxgw_core.api import errors as e
 from mxgw_core.api.metrics import Distribution
+
+log = logging.getLogger(__name__)
 
 # The bounds reach from the fastest call, which only reads memory, to the slowest command: limits.command_timeout_s is
 # 30 s by default.
@@ -81,12 +86,20 @@ class CallCounts:
 
     Attributes:
         methods: Key: the path of a method, `/package.Service/Method`. Value: the counts of this method.
+        limit: how many calls and streams may be served at once; None for no limit.
+        running: how many calls and streams are being served, those of reflection included, health checks not.
+        over_limit: how many calls were refused because of `limit`.
         unlisted: how many calls asked for a method that no service has.
         access: Key: an access outcome. Value: how many checked calls had this outcome.
         logins: Key: an access outcome. Value: how many logins of operators had this outcome.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.running = 0
+        self.over_limit = 0
+        # How many calls were refused since the limit was reached; 0 while calls are served.
+        self._refused = 0
         self.methods: dict[str, MethodCounts] = {}
         self.unlisted = 0
         self.access: Counter[AccessOutcome] = Counter()
@@ -95,6 +108,34 @@ class CallCounts:
     def method(self, path: str, *, streams: bool) -> MethodCounts:
         """Return the counts of a served method. The first call for a method makes its counts."""
         return self.methods.setdefault(path, MethodCounts(path, streams=streams))
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Count a call while the block serves it. One line is logged when calls begin to be refused, and one when a
+        tenth of the limit is free again.
+
+        Raises:
+            CallLimitReached: as many calls are served as the limit allows.
+        """
+        if self.limit is not None and self.running >= self.limit:
+            self.over_limit += 1
+            self._refused += 1
+            if self._refused == 1:
+                log.warning("%d calls and streams are served (limits.concurrent_calls): more are refused", self.running)
+            raise e.CallLimitReached(
+                f"the gateway serves {self.limit} calls and streams, as many as it may (limits.concurrent_calls): try "
+                "again later",
+                metadata={"limit": str(self.limit)},
+                retry_after_s=1.0,
+            )
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            if self._refused and self.limit is not None and self.running <= self.limit * 0.9:
+                log.warning("calls are served again; %d were refused (limits.concurrent_calls)", self._refused)
+                self._refused = 0
 
     def unlisted_handler(self) -> grpc.GenericRpcHandler:
         """Return a handler that only counts the calls that no other handler took. It must be added after all others."""

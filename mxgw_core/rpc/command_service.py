@@ -143,6 +143,8 @@ class CommandService:
     ) -> pb.BrowseResponse:
         """Return a page of the nodes that the guards show. Page length and page token reveal no hidden nodes.
 
+        A parent that does not exist has no nodes here, so that it is no different from a hidden one.
+
         A page token contains the number of shown nodes before the page. So every call reads from the first node on.
 
         Raises:
@@ -164,7 +166,12 @@ class CommandService:
         while is_first or (browse.page_token and not room.is_full):
             is_first = False
             left_s = max(0.0, until - time.monotonic())
-            found = (await call_worker(session, w.CommandRequest(browse=browse), left_s)).browse
+            try:
+                found = (await call_worker(session, w.CommandRequest(browse=browse), left_s)).browse
+            except InvalidRequest as error:
+                if error.metadata.get("field") != "parent":
+                    raise
+                break
             async for some in in_slices(found.nodes):
                 for node in some:
                     if not all(guard.shows(node) for guard in guards):

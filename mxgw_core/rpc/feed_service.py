@@ -19,7 +19,7 @@ from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
-from mxgw_core.plugins.calls import running
+from mxgw_core.plugins.calls import Owner
 from mxgw_core.plugins.objects import plugin_feed
 from mxgw_core.rpc.open_streams import OpenCount, drain
 from mxgw_core.rpc.outlet import Outlet
@@ -46,8 +46,10 @@ class _Taken:
 class PluginFeed:
     """Implements api.Feed. A feed belongs to the plugin whose code runs when this object is made."""
 
-    def __init__(self, description: FeedDescription, settings: EventSettings, plugins: PluginHost) -> None:
-        self._description = plugin_feed(description, running.get())
+    def __init__(
+        self, description: FeedDescription, settings: EventSettings, plugins: PluginHost, owner: Owner | None
+    ) -> None:
+        self._description = plugin_feed(description, owner)
         self._settings = settings
         self._plugins = plugins
         self._opened_at = time.time()

@@ -11,19 +11,29 @@ from mxgw.v1 import gateway_service_pb2 as pb
 from mxgw_core.api.access import ADMINISTRATOR, as_operator
 from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import CommandTimedOut
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import ANONYMOUS, Identity
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.access import AccessControl
 from mxgw_core.sessions.registry import SessionRegistry
 
 
 class GatewayService:
     """Implements mxgw.v1.GatewayService."""
 
-    def __init__(self, settings: Settings, registry: SessionRegistry, plugins: PluginHost, instance_id: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: SessionRegistry,
+        plugins: PluginHost,
+        access: AccessControl,
+        instance_id: str,
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._plugins = plugins
+        self._access = access
         self._instance_id = instance_id
         self._started_at = timestamp_from_ns(time.time_ns())
 
@@ -57,11 +67,19 @@ class GatewayService:
                 maximum_lease=duration_from_seconds(limits.maximum_lease_s),
                 maximum_message_bytes=limits.message_bytes,
             ),
-            open_sessions=len(self._registry),
+            open_sessions=await self._seen_by(call),
             draining=self._registry.draining,
             identity=call.identity.id,
             spare_workers=self._registry.pool.ready,
         )
+
+    async def _seen_by(self, call: Call) -> int:
+        """Return how many live sessions are in this caller's list of sessions."""
+        seen = 0
+        async for some in in_slices(self._registry.live()):
+            for session in some:
+                seen += self._access.may_see(call.identity, call.peer, session.id, session.info)
+        return seen
 
     async def Ping(self, request: pb.PingRequest, call: Call) -> pb.PingResponse:
         response = pb.PingResponse(payload=request.payload)

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
-from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.calls import Call, GrpcService, OpenStream, correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.slices import turn_for_whole
@@ -31,7 +31,7 @@ from mxgw_core.config.models import LimitSettings
 from mxgw_core.plugins.calls import CallFailed
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.call_counts import CallCounts
-from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams, without_answer
 from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
@@ -50,6 +50,12 @@ REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # How long the status of a call may wait for its caller to read. A caller that reads has it within milliseconds.
 _STATUS_S = 5.0
+# A call that took longer than this is authorized again before its answer is sent. Quicker calls need no second check:
+# plugins do not notice a revocation sooner.
+LONG_S = 0.5
+# The answers of these methods have no data of a session. A session that was opened meanwhile is closed by the plugin
+# that revokes its owner's rights.
+_NOT_AGAIN = frozenset({"/mxgw.v1.SessionService/OpenSession", "/mxgw.v1.SessionService/CloseSession"})
 
 # A function that reads and checks a request. It counts a large request in the gateway's memory. When the call ends, the
 # `ExitStack` subtracts the request again.
@@ -57,7 +63,10 @@ _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any], Exi
 
 
 class HandlerFactory:
-    """Makes the gRPC handlers of services. With `mutual_tls`, plugins also get the names in callers' certificates."""
+    """Makes the gRPC handlers of services. With `mutual_tls`, plugins also get the names in callers' certificates.
+
+    `streams` and `calls` list the streaming and the unary calls while they are served, so that others can end them.
+    """
 
     def __init__(
         self,
@@ -66,6 +75,7 @@ class HandlerFactory:
         registry: SessionRegistry,
         streams: OpenStreams,
         *,
+        calls: OpenStreams | None = None,
         counts: CallCounts | None = None,
         mutual_tls: bool = False,
         plugin_services: Sequence[PluginServices] = (),
@@ -74,6 +84,8 @@ class HandlerFactory:
         self._access = access
         self._registry = registry
         self._streams = streams
+        # The unary calls that are being served.
+        self._calls = calls if calls is not None else OpenStreams()
         self._counts = counts if counts is not None else CallCounts()
         self._mutual_tls = mutual_tls
         self._driver = WriteDriver()
@@ -100,15 +112,16 @@ class HandlerFactory:
             plugin = self._of_plugins.get(service.descriptor.full_name)
             if plugin is not None:
                 run = _of_plugin(plugin, run)
-            admit = self._admission(path, GetMessageClass(method.input_type), service.scopes.get(method.name, ""))
+            scope = service.scopes.get(method.name, "")
+            admit = self._admission(path, GetMessageClass(method.input_type), scope)
             if method.server_streaming:
                 by_name[method.name] = grpc.unary_stream_rpc_method_handler(self._streaming(path, admit, run))
             else:
-                by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, admit, run))
+                by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, admit, run, scope))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, by_name)
 
     def _unary(
-        self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]]
+        self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]], scope: str
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
         counts = self._counts.method(path, streams=False)
 
@@ -120,8 +133,15 @@ class HandlerFactory:
             try:
                 # Only the service's method holds a reference to the request, so that it can free the request while it
                 # waits.
-                with ExitStack() as held:
-                    reply = (await _run(run(*await admit(data, context, held)))).SerializeToString()
+                with self._counts.serving(), ExitStack() as held:
+                    admitted = await admit(data, context, held)
+                    call, session_id = admitted[1], getattr(admitted[0], "session_id", "")
+                    method = run(*admitted)
+                    del admitted
+                    async with self._calls.serving(OpenStream(path, call.identity, call.peer, session_id)):
+                        reply = (await _run(method)).SerializeToString()
+                    if time.perf_counter() - began > LONG_S and path not in _NOT_AGAIN:
+                        self._authorize_answer(call, session_id, scope)
                 code = "OK"
                 return reply
             except Exception as error:
@@ -147,7 +167,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             counts.running += 1
             try:
-                with ExitStack() as held:
+                with self._counts.serving(), ExitStack() as held:
                     request, call = await admit(data, context, held)
                     session_id: str = getattr(request, "session_id", "")
                     async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
@@ -190,14 +210,40 @@ class HandlerFactory:
 
         return admit
 
+    def _authorize_answer(self, call: Call, session_id: str, scope: str) -> None:
+        """Make sure that the caller of a call that has run may still have the answer.
+
+        Raises:
+            GatewayError: a plugin refuses it, or failed meanwhile.
+        """
+        find_session = partial(self._registry.info, session_id)
+        is_internal = self._registry.is_internal(session_id)
+        try:
+            self._access.authorize(
+                AccessRequest(
+                    call.method,
+                    call.identity,
+                    call.peer,
+                    session_id,
+                    find_session,
+                    scope=scope,
+                    moment=Moment.ANSWER,
+                    is_internal=is_internal,
+                )
+            )
+        except GatewayError as error:
+            log.info("%s: the answer for %s is withheld: %s", call.method, call.identity.id, error.reason)
+            raise without_answer(error, call.method) from None
+
     @asynccontextmanager
     async def letting_in(self, path: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         """Admit a stream of a service that grpc itself provides, like any other call. This stream names no session."""
         try:
-            peer, identity = self._caller(path, context, "")
-            self._access.authorize(AccessRequest(path, identity, peer))
-            async with self._streams.serving(OpenStream(path, identity, peer, "")):
-                yield
+            with self._counts.serving():
+                peer, identity = self._caller(path, context, "")
+                self._access.authorize(AccessRequest(path, identity, peer))
+                async with self._streams.serving(OpenStream(path, identity, peer, "")):
+                    yield
         except GatewayError as error:
             await _abort(context, path, error)
 

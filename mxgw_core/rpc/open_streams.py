@@ -1,8 +1,9 @@
-"""The open streaming calls. They can be ended one by one, or all together when the gateway shuts down."""
+"""The open calls. Each can be ended by itself; streaming calls also all together when the gateway shuts down."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,23 @@ from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayDraining, GatewayError
 from mxgw_core.events.frames import draining_frame
 from mxgw_core.events.subscriber import Subscriber
+
+# The outcome of these calls matters to the caller also when it does not get the answer.
+_COMMANDS = frozenset({"/mxgw.v1.CommandService/Invoke"})
+
+
+def without_answer(error: GatewayError, method: str) -> GatewayError:
+    """Return the error for a unary call that began to run, and whose caller does not get the answer because of `error`.
+
+    The error of a command says that the outcome is unknown: a command that was sent to the worker is not undone.
+    """
+    if method not in _COMMANDS:
+        return error
+    of_command = copy.copy(error)
+    of_command.message = f"{error.message} (the command was running: whether it takes effect is unknown)"
+    of_command.args = (of_command.message,)
+    of_command.metadata = {**error.metadata, "outcome": "unknown"}
+    return of_command
 
 
 @dataclass(slots=True)
@@ -49,6 +67,9 @@ class OpenStreams:
             if ending.error is None:
                 raise
             raise ending.error from None
+        else:
+            if ending.error is not None:  # the block ended before its cancellation reached it
+                raise ending.error
         finally:
             self._open.pop(stream, None)
 

@@ -377,7 +377,7 @@ class Outlet:
                 was_resuming=place.was_resuming,
                 recovered=place.recovered,
                 heartbeat_interval=duration_from_seconds(self._heartbeat_s),
-                policy=subscriber.policy.name,
+                policy=subscriber.policy_name,
                 subscriber_id=subscriber.id,
                 horizon=None if horizon_s is None else duration_from_seconds(horizon_s),
             )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import secrets
+from hashlib import blake2b
+
 from google.protobuf.message import Message
 
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_worker.ipc.page_tokens import PAGE_SHARE
+
+_SEALED = re.compile(r"[0-9a-f]{48}", re.ASCII)
 
 
 class PageRoom:
@@ -48,14 +54,37 @@ def page(size: int, default: int, maximum: int) -> int:
     return size or default
 
 
-def after_token(token: str) -> int:
-    """Return the number in a page token; 0 for the first page, which has no token.
+class SealedTokens:
+    """Page tokens that contain a number which callers must neither learn nor choose.
 
-    Raises:
-        InvalidRequest: the text cannot be a page token of this gateway.
+    Each token has a new nonce, so that equal numbers have different tokens. The tokens are valid in this object only.
     """
-    if not token:
-        return 0
-    if not (token.isascii() and token.isdigit() and len(token) < 20):
-        raise InvalidRequest("page_token is not one that this gateway gave out", metadata={"field": "page_token"})
-    return int(token)
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def seal(self, number: int) -> str:
+        """Return a token with this number, which is less than 2**64."""
+        nonce = secrets.token_bytes(8)
+        hidden = bytes(a ^ b for a, b in zip(number.to_bytes(8), self._hash(b"hide" + nonce), strict=True))
+        return (nonce + hidden + self._hash(b"sign" + nonce + hidden)).hex()
+
+    def number_of(self, token: str) -> int:
+        """Return the number in a page token; 0 for the first page, which has no token.
+
+        Raises:
+            InvalidRequest: the text is no token of this object.
+        """
+        if not token:
+            return 0
+        data = bytes.fromhex(token) if _SEALED.fullmatch(token) else bytes(24)
+        nonce, hidden, mark = data[:8], data[8:16], data[16:]
+        if not secrets.compare_digest(mark, self._hash(b"sign" + nonce + hidden)):
+            raise InvalidRequest(
+                "page_token is not one that this gateway gave out since it started; start anew",
+                metadata={"field": "page_token"},
+            )
+        return int.from_bytes(a ^ b for a, b in zip(hidden, self._hash(b"hide" + nonce), strict=True))
+
+    def _hash(self, data: bytes) -> bytes:
+        return blake2b(data, digest_size=8, key=self._key).digest()

@@ -8,13 +8,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
+from mxgw_core.rpc.health_service import WATCHERS, HealthService
 from mxgw_core.rpc.listening import Address, check_free, server_credentials
 from mxgw_worker.platform import private_sockets
 
@@ -62,11 +63,13 @@ class GrpcServer:
                 # connections.
                 ("grpc.so_reuseport", 0),
             ),
-            maximum_concurrent_rpcs=limits.concurrent_calls,
+            # The gateway itself refuses calls above `limits.concurrent_calls`, with an error that says so. This limit
+            # is for the calls of which no handler knows yet, because their clients have not sent the request.
+            maximum_concurrent_rpcs=2 * limits.concurrent_calls + WATCHERS,
         )
         names = [service.descriptor.full_name for service in services]
         self._server.add_generic_rpc_handlers([handlers.handlers(service) for service in services])
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
         # The services of plugins that have failed.
@@ -112,12 +115,12 @@ class GrpcServer:
         """Begin to serve."""
         await self._server.start()
         self._serves = True
-        await self.report_health()
+        self.report_health()
 
-    async def refuse_new(self) -> None:
+    def refuse_new(self) -> None:
         """Report NOT_SERVING to health checks, so that load balancers send no more calls here."""
         self._serves = False
-        await self.report_health()
+        self.report_health()
 
     def services_failed(self, names: Iterable[str] | None) -> None:
         """Report NOT_SERVING for some services, or for all of them when `names` is None, from the next `report_health`
@@ -129,12 +132,10 @@ class GrpcServer:
         """Accept no more calls, give running calls `grace_s` to finish, then cancel them."""
         await self._server.stop(grace_s)
 
-    async def report_health(self) -> None:
+    def report_health(self) -> None:
         """Report to health checks which services can be called."""
-        status = health_pb2.HealthCheckResponse
         for name in self._names:
-            is_up = self._serves and name not in self._failed
-            await self._health.set(name, status.SERVING if is_up else status.NOT_SERVING)
+            self._health.set(name, serves=self._serves and name not in self._failed)
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:

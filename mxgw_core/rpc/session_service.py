@@ -13,15 +13,14 @@ from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import session_service_pb2 as pb
 from mxgw.v1.events_pb2 import EventKind
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.calls import Call
-from mxgw_core.api.errors import GatewayError, InvalidRequest
+from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filters import ItemFilters
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.pages import PageRoom, after_token, page
+from mxgw_core.rpc.pages import PageRoom, SealedTokens, page
 from mxgw_core.rpc.request_ids import body_digest, request_key
 from mxgw_core.rpc.session_messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
@@ -32,7 +31,6 @@ from mxgw_worker.ipc.page_tokens import STATE, page_token
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 _LARGEST_STATE_PAGE = 10_000
-_GET_SESSION = "/mxgw.v1.SessionService/GetSession"
 
 
 class SessionService:
@@ -42,6 +40,7 @@ class SessionService:
         self._settings = settings
         self._registry = registry
         self._access = access
+        self._tokens = SealedTokens()
 
     async def OpenSession(self, request: pb.OpenSessionRequest, call: Call) -> pb.OpenSessionResponse:
         key = request_key(call.identity, request.request_id)
@@ -91,7 +90,7 @@ class SessionService:
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         size = page(request.page_size, 100, 1000)
-        after = after_token(request.page_token)
+        after = self._tokens.number_of(request.page_token)
         rows: list[Session | RememberedSession] = [s for s in self._registry.live() if s.serial > after]
         if request.include_ended:
             rows += [e for e in self._registry.ended.all() if e.serial > after]
@@ -102,7 +101,7 @@ class SessionService:
                 if not self._may_see(row, call):
                     continue
                 if len(response.sessions) == size:
-                    response.next_page_token = str(after)
+                    response.next_page_token = self._tokens.seal(after)
                     return response
                 after = row.serial
                 response.sessions.append(live_session(row) if isinstance(row, Session) else ended_session(row))
@@ -114,13 +113,7 @@ class SessionService:
         Only such sessions are in the caller's list.
         """
         session_id, find = (row.id, row.info) if isinstance(row, Session) else (row.info.session_id, lambda: row.info)
-        try:
-            self._access.authorize(
-                AccessRequest(_GET_SESSION, call.identity, call.peer, session_id, find, moment=Moment.LIST)
-            )
-        except GatewayError:
-            return False
-        return True
+        return self._access.may_see(call.identity, call.peer, session_id, find)
 
     async def GetSessionState(self, request: pb.GetSessionStateRequest, call: Call) -> pb.GetSessionStateResponse:
         session = self._registry.get(request.session_id)

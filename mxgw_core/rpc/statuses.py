@@ -30,6 +30,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.SessionLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.MemoryLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.RequestIdLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.CallLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SessionEnded: grpc.StatusCode.ABORTED,
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -51,10 +52,11 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
 
 def status_code(error: e.GatewayError) -> grpc.StatusCode:
     """Return the gRPC code of an error's class, or of its nearest base class (plugins may derive their own)."""
-    for kind in type(error).__mro__:
-        if kind in _CODES:
-            return _CODES[kind]
-    return grpc.StatusCode.INTERNAL
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), grpc.StatusCode.INTERNAL)
+    if code is grpc.StatusCode.UNAVAILABLE and error.metadata.get("outcome") == "unknown":
+        # Proxies and clients repeat a call that ends with UNAVAILABLE, and a command could then take effect twice.
+        return grpc.StatusCode.UNKNOWN
+    return code
 
 
 def status_details(error: e.GatewayError) -> bytes:

@@ -13,12 +13,14 @@ from mxgw_core.api.errors import GatewayError, InvalidRequest, PositionLost, Sub
 from mxgw_core.api.events import EventFilter, OverflowPolicy, PolicyRequest, SubscriberLimits
 from mxgw_core.api.feeds import FeedFilter, FeedRequest
 from mxgw_core.api.types import Position, SessionInfo
+from mxgw_core.config.problems import nearest
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.pieces import Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.calls import Owner
 from mxgw_core.printable import printable
 
 EPOCH_BYTES = 16
@@ -98,7 +100,7 @@ def attach(
     _check_room(distributor, limits)
     subscriber_id = secrets.token_hex(4)
     name, parameters = request.policy.name, dict(request.policy.parameters)
-    policy, source = _policy_of(
+    policy, source, owner = _policy_of(
         plugins, PolicyRequest(session, subscriber_id, request.client_name, name, parameters, limits.queue)
     )
     subscriber = distributor.attach(
@@ -107,6 +109,7 @@ def attach(
         limits=limits.queue,
         policy=policy,
         policy_source=source,
+        policy_owner=owner,
         filters=filters(),
         feed_filters=feed_filters,
         client_name=printable(request.client_name, 128),
@@ -142,8 +145,8 @@ def _check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
     )
 
 
-def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPolicy, str]:
-    """Return the policy that the client asks for, and the name of the plugin that brings it.
+def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPolicy, str, Owner | None]:
+    """Return the policy that the client asks for, the name of the distribution that brings it, and the plugin.
 
     Raises:
         GatewayError: no plugin brings this policy, or a plugin refuses it.
@@ -154,9 +157,9 @@ def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPol
         if isinstance(answer.error, GatewayError):
             raise answer.error
         if answer.value is not None:
-            return answer.value, plugins.source_of(answer.plugin)
+            return answer.value, plugins.source_of(answer.plugin), answer.owner
     if asked in ("", "disconnect"):
-        return DisconnectPolicy(), "mxgw"
+        return DisconnectPolicy(), "mxgw", None
     if failed := [answer.plugin for answer in answers if answer.error is not None]:
         raise InvalidRequest(
             f"the overflow policy {asked!r} cannot be had: plugin {', '.join(failed)} failed, as the gateway's "
@@ -164,9 +167,21 @@ def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPol
             metadata={"field": "policy"},
         )
     raise InvalidRequest(
-        f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
+        f"no plugin of this gateway brings the overflow policy {asked!r}: {_advice(plugins, asked)}",
         metadata={"field": "policy"},
     )
+
+
+def _advice(plugins: PluginHost, asked: str) -> str:
+    """Return what can be asked for in place of a policy that no plugin brings. Only a plugin knows the names of its
+    policies, but many policies have the name of their plugin.
+    """
+    asking = [implementation.plugin for implementation in plugins.calls.implementations("mxgw_overflow_policy")]
+    if (match := nearest(asked, ("disconnect", *asking))) is not None:
+        return f"did you mean {match!r}?"
+    if asking:
+        return f"ask for disconnect, for a policy of the plugins {', '.join(sorted(asking))}, or enable another plugin"
+    return "ask for disconnect, or enable a plugin that brings it, for example backpressure"
 
 
 def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:

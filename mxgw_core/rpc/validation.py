@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from mxgw.v1.event_service_pb2 import OverflowPolicyChoice
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, turn
@@ -145,8 +146,10 @@ def _contents(descriptor: Descriptor) -> Mapping[int, Descriptor | int]:
     return {**messages, **arrays}
 
 
-# Key: a field with a name that people read. Value: the most characters of this name; other texts can be longer.
-_NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
+# Key: a field with a name that people read (see `_named`). Value: the most characters of this name; other texts can be
+# longer.
+_NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128, "policy.name": 64}
+_POLICY_NAME = OverflowPolicyChoice.DESCRIPTOR.fields_by_name["name"]
 _PAYLOAD_BYTES = 1024
 # The most messages in one request are the first number for each item that `limits.items_per_call` allows, plus the
 # second number. An entry of a bulk write has two messages: itself and its value. An array of mixed values has a message
@@ -294,11 +297,16 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
                 await _check_one(field, element, f"{name}[{index}]", text_characters, items)
 
 
+def _named(field: FieldDescriptor) -> str:
+    """Return the name of a field as `_NAME_CHARACTERS` has it; other messages have a field `name` for other things."""
+    return "policy.name" if field == _POLICY_NAME else field.name
+
+
 async def _check_one(field: FieldDescriptor, value: object, name: str, text_characters: int, items: int) -> None:
     if isinstance(value, Message):
         await _check(value, f"{name}.", text_characters, items)
     elif isinstance(value, str):
-        _check_text(name, value, _NAME_CHARACTERS.get(field.name, text_characters), field.name in _ANY_CHARACTER)
+        _check_text(name, value, _NAME_CHARACTERS.get(_named(field), text_characters), field.name in _ANY_CHARACTER)
     elif isinstance(value, bytes) and len(value) > _PAYLOAD_BYTES:
         raise InvalidRequest(
             f"{name} has {len(value)} bytes, {_PAYLOAD_BYTES} are allowed",

@@ -64,6 +64,8 @@ class SessionRequest:
     # Whether the gateway itself opens the session. Such a session has no lease, does not count for the limits of
     # clients, and is never adopted by the next gateway.
     is_internal: bool = False
+    # The plugin for which the gateway opens it; "" when no plugin has asked for it.
+    plugin: str = ""
     key: bytes = field(default=b"", repr=False)
     digest: bytes = field(default=b"", repr=False)
 
@@ -128,6 +130,12 @@ class Session:
             on_fail_session=lambda detail: self.close(CloseReason.OVERFLOW_FAIL_FAST, detail),
             clock=clock,
         )
+        if adopted_from is not None:
+            self.distributor.keep_for_return(
+                Retention(settings.workers.outbox_events, settings.workers.outbox_bytes, 0.0)
+            )
+        # Runs while clients have time to come back after a restart of the gateway.
+        self._return_timer: asyncio.TimerHandle | None = None
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
         buffer = buffer_limit(plugins, self.info())
@@ -204,9 +212,20 @@ class Session:
         self.touch()
         self.opened.set_result(None)
         self._plugins.ask("mxgw_session_opened", session=self.info())
+        if was_adopted:
+            self._return_timer = asyncio.get_running_loop().call_later(_COMING_BACK_S, self._return_is_over)
         if was_adopted and self._had_subscriber:
             self._detached_at = self._clock()
             self._begin_grace(at_least_s=_COMING_BACK_S)
+
+    def _return_is_over(self) -> None:
+        """Trim the log as always, because the clients of before the restart had time to come back.
+
+        While the session waits for its first subscriber in the detach grace, the log waits as well.
+        """
+        self._return_timer = None
+        if self._grace_timer is None or self.distributor.was_attached:
+            self.distributor.returned()
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -229,7 +248,7 @@ class Session:
         """
         self.close_reason, self.close_detail = reason, detail
         self.state = SessionState.FAULTED if reason.is_fault else SessionState.CLOSING
-        self._cancel_grace()
+        self._cancel_timers()
         error = self._ended_error(reason, detail)
         self.distributor.end(error)
         self.worker.commands.fail_all(error)
@@ -252,7 +271,7 @@ class Session:
 
     def _let_go(self) -> None:
         """Leave the worker to the next gateway, which continues the session. Streams and commands end here."""
-        self._cancel_grace()
+        self._cancel_timers()
         text = "the gateway is shutting down and the session goes on at the next one: come back with your last position"
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
         self.worker.commands.fail_all(
@@ -356,6 +375,8 @@ class Session:
         self._had_subscriber = True
         self._detached_at = None
         self._cancel_grace()
+        if self._return_timer is None:
+            self.distributor.returned()
         self.touch()
         if is_first:
             self._plugins.ask("mxgw_session_attached", session=self.info())
@@ -389,6 +410,12 @@ class Session:
         if self._grace_timer is not None:
             self._grace_timer.cancel()
             self._grace_timer = None
+
+    def _cancel_timers(self) -> None:
+        self._cancel_grace()
+        if self._return_timer is not None:
+            self._return_timer.cancel()
+            self._return_timer = None
 
     # what plugins decide when the session is opened
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.app import GatewayApp
@@ -42,6 +43,14 @@ class RunningGateway:
     def api(self) -> Gateway:
         """The gateway as plugins see it."""
         return self.app.gateway
+
+    def plugin(self, name: str) -> Any:
+        """Return the object that the gateway has loaded as plugin `name`. A `restart` makes another one.
+
+        Raises:
+            LookupError: no plugin of this name is loaded.
+        """
+        return self.plugins.plugin(name)
 
     async def start(self) -> None:
         """Serve; called by `running_gateway` and `restart`.

@@ -7,7 +7,7 @@ core imports no client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -54,6 +54,9 @@ class SlowReader:
         metadata: the metadata of every call, for example `(("authorization", "Bearer ..."),)`.
         credentials: for TLS; None connects without.
         oracle, content, may_lose: what the checker of the stream compares (see `mxgw_core.testing.checker`).
+        visible, permitted: say of an item, `(server handle, item handle)`, whether the reader's filter lets it pass,
+            and whether the reader's key is allowed to see it. Give both for a key that sees a part of the items: events
+            of other items are then not missing, and one that comes is a violation. None means all items.
 
     Attributes:
         opened: the first frame of the stream.
@@ -78,6 +81,8 @@ class SlowReader:
         oracle: Oracle | None = None,
         content: Content = value_of,
         may_lose: Callable[[Lost], bool] | None = None,
+        visible: Callable[[Hashable], bool] | None = None,
+        permitted: Callable[[Hashable], bool] | None = None,
     ) -> None:
         self._target = target
         self._session_id = session_id
@@ -91,7 +96,7 @@ class SlowReader:
         self.events: dict[int, Event] = {}
         self.gaps: list[Gap] = []
         self.lost: set[int] = set()
-        self.checker = StreamChecker(oracle, may_lose=may_lose)
+        self.checker = StreamChecker(oracle, visible=visible, permitted=permitted, may_lose=may_lose)
         self.end = ""
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
@@ -189,7 +194,10 @@ class SlowReader:
         return self.end
 
     async def read_slowly(self, events_per_s: float, until: int) -> None:
-        """Read like `read_until(until)`, but only about `events_per_s` events per second.
+        """Read like `read_until(until)`, but at most about `events_per_s` events per second.
+
+        The reader waits after each frame, and reading takes time too, so that the pace is an upper bound: on a busy
+        machine it is a quarter less. A test must not need the exact pace.
 
         Raises:
             EOFError: the stream ended before.

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from mxgw_cli.main import RootGroup, root
+from mxgw_cli.serve import run as serve_module
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, run
+from mxgw_core.api.errors import PluginError, SettingsError
 
 
 def outcome_of(body: object) -> tuple[int, str]:
@@ -57,6 +60,31 @@ def test_a_failure_is_a_sentence_and_a_hint_on_stderr() -> None:
     _, stderr = outcome_of(raising(CliFailure("broken", hint="mend it\nor replace it")))
 
     assert stderr == "Error: broken\nHint:  mend it\n       or replace it\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (PluginError("plugin 'audit' is required and could not start: KeyError"), ""),
+        (ExceptionGroup("tasks", [PluginError("plugin 'audit' has failed")]), ""),
+        (SettingsError("gateway.listen: no address"), "`mxgw doctor` looks for the cause."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_gateway_that_cannot_start_leads_to_the_doctor_only_if_the_doctor_can_find_the_cause(
+    error: Exception, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(serve_module, "loaded", MagicMock())
+    monkeypatch.setattr(serve_module, "log_to_stderr", MagicMock())
+    monkeypatch.setattr(serve_module, "end_in_time", MagicMock())
+    monkeypatch.setattr(serve_module, "serve_until_stopped", fails)
+    with pytest.raises(CliFailure) as failure:
+        serve_module.serve_gateway(MagicMock(), [], use_uvloop=False, as_json=False)
+
+    assert failure.value.hint == hint
 
 
 def test_a_failure_inside_a_task_group_is_told_as_itself() -> None:

@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mxgw_cli.main import root
 from mxgw_cli.plugins import scaffold
-from mxgw_cli.plugins.scaffold import PluginKind
+from mxgw_cli.plugins.scaffold import PluginKind, PluginNames
 from mxgw_worker.backends import registry
 
 
@@ -76,13 +76,16 @@ def test_nothing_of_the_template_is_left_in_it(written: tuple[PluginKind, Path])
     assert list((made / "tests").glob("test_*.py"))
 
 
-def test_what_it_writes_is_formatted_and_has_nothing_for_a_linter_to_say(written: tuple[PluginKind, Path]) -> None:
-    for command in (["format", "--check"], ["check", "--select", "E,F,I,B,UP,PT,SIM,ASYNC"]):
+def test_what_it_writes_is_formatted_and_has_nothing_for_a_linter_to_say(tmp_path: Path) -> None:
+    # Short and long names, sorted before and after those of other classes; the longest class, and the longest module.
+    for name in ("ab", "z9", "keep_values", "a" + "n" * 39, "z" * 40, "a_" * 19 + "bc"):
+        for kind in PluginKind:
+            scaffold.write_plugin(PluginNames.of(name, kind), kind, tmp_path / name / kind.value)
+
+    # The rules of the distribution itself, and more that authors choose.
+    for command in (["format", "--check"], ["check", "--extend-select", "E,F,I,B,UP,PT,SIM,ASYNC,RUF022"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
-            cwd=written[1],
-            capture_output=True,
-            text=True,
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=tmp_path, capture_output=True, text=True
         )
 
         assert done.returncode == 0, done.stdout + done.stderr

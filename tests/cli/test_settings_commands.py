@@ -143,6 +143,21 @@ def test_a_plugin_that_is_not_there_is_a_problem() -> None:
     assert "nowhere" in result.stdout
 
 
+def test_plugins_shows_what_a_plugins_own_check_finds(tmp_path: Path) -> None:
+    directory = tmp_path / "open-to-all"
+    directory.mkdir(mode=0o755)
+    arguments = ("--set", "plugins.enabled=acl", "--set", f"plugins.acl.directory={directory}")
+    checked = invoke("config", "check", *arguments)
+    listed, document = invoke("plugins", *arguments), invoke("plugins", "--json", *arguments)
+    (acl,) = [plugin for plugin in json.loads(document.output)["plugins"] if plugin["name"] == "acl"]
+
+    assert [checked.exit_code, listed.exit_code, document.exit_code] == [1, 1, 1]
+    assert "stops the start" in listed.output
+    assert acl["problems"]
+    assert acl["problems"][0] in checked.output
+    assert f"acl: {acl['problems'][0]}" in " ".join(listed.output.split("\n"))
+
+
 def test_show_says_where_each_value_comes_from_and_masks_secrets(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(
         '[backends]\ndefault = "line1"\n[backends.line1]\nkind = "opcua"\npassword = "hunter2"\n'
@@ -218,10 +233,27 @@ def greet():
 def impostor():
     click.echo("not the real one")
 
+@click.group("do")
+def do():
+    pass
+
+@do.command("fail")
+def fail():
+    raise ValueError("boom\\x1b[2J")
+
+@do.command("refuse")
+def refuse():
+    from mxgw_core.api.errors import InvalidRequest
+    raise InvalidRequest("not on a Sunday")
+
+@do.command("leave")
+def leave():
+    raise SystemExit(7)
+
 class Plugin:
     @hookimpl
     def mxgw_cli(self):
-        return [greet, impostor]
+        return [greet, impostor, do]
 '''
 
 
@@ -262,11 +294,35 @@ def test_an_enabled_plugins_command_runs_and_is_listed(tmp_path: Path) -> None:
         "distribution": "greeter-dist",
         "version": "1.2",
         "detail": "",
-        "commands": ["greet"],
+        "problems": [],
+        "commands": ["do", "greet"],
         "in_gateway": None,
     }
     assert listed.returncode == 1  # the plugin's `serve` has the name of mxgw's own command, and that is reported
     assert "'serve' is a command of mxgw" in document["problems"][0]
+
+
+def test_a_command_that_fails_names_its_plugin_and_shows_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "greeter", PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "settings.toml").write_text('[plugins]\nenabled = ["greeter"]\n')
+    failed, refused, left = (invoke("do", how) for how in ("fail", "refuse", "leave"))
+
+    who = "Error: plugin greeter (greeter-dist 1.2): the command 'do' (mxgw_cli)"
+    assert failed.stderr.startswith(f"{who} raised ValueError: boom [2J ({tmp_path}/greeter_plugin.py:")
+    assert "This is a mistake in the plugin" in failed.stderr
+    assert refused.stderr == f"{who}: not on a Sunday\n"
+    assert [result.exit_code for result in (failed, refused, left)] == [1, 1, 7]
+
+
+def test_a_plugin_that_gives_no_commands_is_reported_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "wordy", PLUGIN.replace("[greet, impostor, do]", "'greet'"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "settings.toml").write_text('[plugins]\nenabled = ["wordy"]\n')
+
+    assert "plugin wordy: mxgw_cli returned a str, not Sequence[click.Command] | None" in invoke("greet").stderr
 
 
 def test_a_plugins_command_cannot_take_the_place_of_ours(tmp_path: Path) -> None:

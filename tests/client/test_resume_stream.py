@@ -143,6 +143,7 @@ async def test_a_cut_before_any_event_goes_on_where_the_stream_was_opened(
         Refusal(Code.UNKNOWN, text="Stream removed"),
         Refusal(Code.RESOURCE_EXHAUSTED, "SUBSCRIBER_OVERFLOW", "slow"),
         Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", "draining"),
+        Refusal(Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", "the rights are read again"),
     ],
     ids=lambda end: f"{end.code.name} {end.reason or end.text}",
 )
@@ -163,6 +164,7 @@ async def test_a_stream_comes_back_from_every_end_that_leaves_the_session_alive(
         Refusal(Code.RESOURCE_EXHAUSTED, "EVENT_SUBSCRIBER_LIMIT_REACHED"),
         Refusal(Code.UNAVAILABLE, "SESSION_NOT_READY"),
         Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING"),
+        Refusal(Code.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE"),
         Refusal(Code.UNAVAILABLE, text="connection refused"),
         Refusal(Code.RESOURCE_EXHAUSTED, text="too many calls"),
     ],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mxgw_core.api import Globs, check_glob
+from mxgw_core.api import Globs, Identity, Metric, MetricKind, MetricSample, Operator, check_glob
 from mxgw_core.api.globs import LONGEST_MIDDLE, LONGEST_PATTERN, _Glob, _places
 
 
@@ -122,9 +123,33 @@ def test_the_places_of_a_text_are_noted_once_for_all_patterns(monkeypatch: pytes
     assert len(noted) == 1
 
 
-def test_a_pattern_that_would_take_long_is_refused_in_words() -> None:
-    check_glob("a" * 400 + "*" + "b" * (LONGEST_MIDDLE - 2) + "?" + "c" * 400)
+@pytest.mark.parametrize("patterns", ["Tank*", b"Tank*", bytearray(b"*"), [b"Tank*"], [None]], ids=repr)
+def test_a_single_text_or_what_is_no_text_is_refused(patterns: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a (sequence of texts|text), not"):
+        Globs(patterns)
+
+
+@pytest.mark.parametrize("single", ["administrator", b"administrator"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: Identity("a", "key", roles=text),
+        lambda text: Operator("a", text),
+        lambda text: Operator("a", (), text),
+        lambda text: MetricSample(1.0, text),
+        lambda text: Metric("acme", MetricKind.GAUGE, "x", text),
+    ],
+    ids=["Identity.roles", "Operator.roles", "Operator.tags", "MetricSample.labels", "Metric.labels"],
+)
+def test_no_type_takes_a_single_text_for_several(make: Callable[[Any], object], single: Any) -> None:
+    with pytest.raises(TypeError, match="must be a sequence of texts, not a single"):
+        make(single)
+
+
+@pytest.mark.parametrize("check", [check_glob, lambda pattern: Globs(["a", pattern])], ids=["check_glob", "Globs"])
+def test_a_pattern_that_would_take_long_is_refused_in_words(check: Callable[[str], object]) -> None:
+    check("a" * 400 + "*" + "b" * (LONGEST_MIDDLE - 2) + "?" + "c" * 400)
     with pytest.raises(ValueError, match=f"{LONGEST_MIDDLE + 1} characters from its first to its last"):
-        check_glob("*" + "b" * (LONGEST_MIDDLE - 1) + "*")
+        check("*" + "b" * (LONGEST_MIDDLE - 1) + "*")
     with pytest.raises(ValueError, match=f"{LONGEST_PATTERN + 1} characters, {LONGEST_PATTERN} are allowed"):
-        check_glob("a" * (LONGEST_PATTERN + 1))
+        check("a" * (LONGEST_PATTERN + 1))

@@ -45,7 +45,7 @@ from mxgw_core.api.errors import AccessRevoked, DependencyUnavailable, TooManyAt
 from mxgw_core.api.events import Block, Disconnect
 from mxgw_core.api.metrics import counter, gauge
 from mxgw_core.events.counts import STALL
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.metrics.streams import LabelLimit
 from mxgw_core.testing import RunningGateway, running_gateway

@@ -23,6 +23,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, StreamEventsResponse
+from mxgw_core.api import Gateway
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class Client:
     def stream(self, session_id: str, start: StartPosition | None = None, **fields: Any) -> Any:
         """Open a stream of the events of a session."""
         return self.events.StreamEvents(StreamEventsRequest(session_id=session_id, start=start, **fields))
+
+
+def running_calls(gateway: Gateway) -> dict[str, object]:
+    """Return how many calls a gateway is serving. Key: the name of a method. Methods without calls are left out."""
+    (metric,) = [metric for metric in gateway.observation.metrics() if metric.name == "mxgw_rpc_running"]
+    return {sample.labels[0].rpartition("/")[2]: sample.value for sample in metric.samples if sample.value}
 
 
 @asynccontextmanager

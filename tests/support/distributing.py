@@ -11,7 +11,7 @@ from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, 
 from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.pieces import Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from support.events import EPOCH, Clock, EveryItem, batch

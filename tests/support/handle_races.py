@@ -31,7 +31,7 @@ from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.plugins.host import PluginHost
 from mxgw_core.rpc.access import AccessControl

@@ -366,7 +366,17 @@ class World:
     Call `close` at the end.
     """
 
-    def __init__(self, *, grace_s: float | str, outbox_events: int, lifetime_s: float, adopt_within_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        grace_s: float | str,
+        outbox_events: int,
+        lifetime_s: float,
+        adopt_within_s: float,
+        unattached_events: int = 20_000,
+        retained_events: int | None = 100_000,
+    ) -> None:
+        """With `retained_events` None there is no plugin `replay`, so that there is no detach grace either."""
         self._stack = ExitStack()
         memory = Path("/dev/shm")  # in memory if possible, so that the disk is not used
         directory = self._stack.enter_context(
@@ -379,6 +389,7 @@ class World:
                 "gateway": {"data_dir": directory},
                 "limits": {"sessions": 5, "sessions_per_owner": 3, "sweep_interval_s": 5.0},
                 "workers": {"outbox_events": outbox_events, "heartbeat_interval_s": 60.0},
+                "events": {"unattached_events": unattached_events},
             }
         )
         # The plugins are made once for all runs, because making them takes most of a start. They keep what they know of
@@ -389,8 +400,12 @@ class World:
                 max_orphan_lifetime_seconds=lifetime_s, adopt_within_seconds=adopt_within_s, check_environment=False
             )
         )
-        replay.mxgw_settings().apply(ReplaySettings.model_validate({"detach_grace_seconds": grace_s, "seconds": 0.0}))
-        self.host = Host(reattach=self.reattach, replay=replay, authenticates=Authenticates())
+        plugins: dict[str, object] = {"reattach": self.reattach, "authenticates": Authenticates()}
+        if retained_events is not None:
+            kept = {"detach_grace_seconds": grace_s, "seconds": 0.0, "events": retained_events}
+            replay.mxgw_settings().apply(ReplaySettings.model_validate(kept))
+            plugins["replay"] = replay
+        self.host = Host(**plugins)
         self.processes: dict[str, Process] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self._pids = 100

@@ -15,9 +15,11 @@ from typing import Any
 from mxgw.v1.events_pb2 import GAP_REASON_RING_EVICTED, GAP_REASON_SOURCE_OVERFLOW
 from mxgw.worker.v1.worker_pb2 import Hello, WorkerEnvelope
 from mxgw_core.api.events import HistoryPage, Retention
+from mxgw_core.api.types import Position
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.history import BrokenPromises, Older
+from mxgw_core.events.history import BrokenPromises, Older, find_older
 from mxgw_core.events.history import Store as CoreStore
+from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Gap, Piece
 from mxgw_core.testing.checker import Hole, Seen
 from mxgw_core.workers.intake import Intake
@@ -235,6 +237,14 @@ class Stepped(CoreStore):
 
 def stepped(store: Store | None) -> Stepped | None:
     return None if store is None else Stepped(store, "a test", page_s=1, last_page_s=1)
+
+
+async def failed_to_say(store: CoreStore) -> bool:
+    """Ask a store which events it has behind event 3. Return whether it is taken for a store that has failed."""
+    log = EventLog(Clock())
+    log.start_after(9)
+    older = await find_older(lambda: store, log, EPOCH, Position(EPOCH, 3), BrokenPromises())
+    return older is not None and older.has_failed and older.reach == 3
 
 
 def read_from(store: CoreStore, after: int, until: int, **options: Any) -> AsyncGenerator[Piece, None]:

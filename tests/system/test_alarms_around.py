@@ -67,7 +67,7 @@ async def test_hook_mxgw_item_access_is_asked_at_each_call_and_all_must_agree(in
             pb.ACKNOWLEDGE_OUTCOME_DENIED,
             pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE,
         ]
-        assert first.denied == second.denied == [("AcknowledgeAlarm", ["Unit_001.T01", "Unit_001.T11"])]
+        assert first.denied == second.denied == [("AcknowledgeAlarm", ("Unit_001.T01", "Unit_001.T11"))]
 
 
 @pytest.mark.asyncio

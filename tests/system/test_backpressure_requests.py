@@ -91,6 +91,9 @@ async def test_without_the_plugin_a_second_one_is_told_to_enable_it() -> None:
         (Policy("sample", {"interval_ms": "soon"}), "from 10 to 3600000", "policy.parameters.interval_ms"),
         (Policy("sample", {"speed": "1"}), "it has interval_ms", "policy.parameters"),
         (Policy("keep_alarms"), "no plugin of this gateway brings the overflow policy 'keep_alarms'", "policy"),
+        (Policy("keep_alarms"), "ask for disconnect, for a policy of the plugins backpressure, or", "policy"),
+        (Policy("disconect"), "'disconect': did you mean 'disconnect'?", "policy"),
+        (Policy("a" * 65), "65 characters, 64 are allowed", "policy.name"),
     ],
 )
 async def test_a_policy_that_cannot_be_had_is_refused_and_the_text_says_what_can(

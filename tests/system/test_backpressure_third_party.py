@@ -153,8 +153,8 @@ class Plugin:
 # What is wrong -> the code after the header, and what the log says.
 AT_OVERFLOW = {
     "raises": ("def on_overflow(self, lag): raise RuntimeError('boom')\nPolicy.on_overflow = on_overflow", "raised"),
-    "sleeps": (
-        "def on_overflow(self, lag): time.sleep(0.02)\nPolicy.on_overflow = on_overflow",
+    "takes long": (
+        "def on_overflow(self, lag): return sum(range(2_000_000)) and Disconnect()\nPolicy.on_overflow = on_overflow",
         "ms of the event loop",
     ),
     "wrong signature": ("def on_overflow(self): return Disconnect()\nPolicy.on_overflow = on_overflow", "raised"),

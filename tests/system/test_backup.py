@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mxgw_cli.backup.run import make_backup
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.restore.run import restore_backup
 from mxgw_cli.shell import CliFailure
-from mxgw_core.api import BackupEntry, hookimpl
+from mxgw_core.api import BackupEntry, BackupKind, hookimpl
 
 MXGW = [sys.executable, "-m", "mxgw_cli"]
 SETTINGS = """
@@ -355,6 +356,10 @@ class Stranger:
         return self.entries
 
 
+def drops_what_is_not_there(copy: sqlite3.Connection) -> None:
+    copy.execute("DROP TABLE secrets")
+
+
 class Broken:
     @hookimpl
     def mxgw_backup(self) -> Sequence[BackupEntry]:
@@ -372,6 +377,11 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
     stranger = Stranger(BackupEntry(tmp_path / "other" / "outside"))
     install_plugin("stranger", stranger)
     install_plugin("broken", Broken())
+    sqlite3.connect(tmp_path / "other" / "database").close()
+    entry = BackupEntry(tmp_path / "other" / "database", BackupKind.DATABASE, drops_what_is_not_there)
+    install_plugin("careless", Stranger(entry))
+    install_plugin("hasty", Stranger(replace(entry, prepare=lambda _: sys.exit(3))))
+    install_plugin("hookless", object())
     install_plugin("reserved", Stranger(BackupEntry(tmp_path / "d" / "run" / "socket")))
 
     def choice(*enabled: str, data_dir: str = "d") -> SettingsChoice:
@@ -390,8 +400,11 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
         make_backup(choice("stranger"), tmp_path / "other" / "b.tar", replace=False, as_json=False)
 
     for enabled, why in {
-        ("stranger", "broken"): "the disk is on fire",
-        ("not_installed",): "so its files would be missing",
+        ("stranger", "broken"): "plugin broken cannot say .*: mxgw_backup raised RuntimeError: the disk is on fire",
+        ("careless",): "plugin careless cannot prepare the copy of .*: prepare raised OperationalError: no such table",
+        ("hasty",): "plugin hasty cannot prepare the copy of .*/database: prepare raised SystemExit: 3",
+        ("not_installed",): "so their files would be missing:\n.*'not_installed' cannot be used",
+        ("hookless",): "plugin hookless cannot be loaded, so its files would be missing",
         ("reserved",): "the gateway makes a file of this name itself",
     }.items():
         with pytest.raises(CliFailure, match=why):

@@ -125,6 +125,16 @@ def test_a_stream_ends_after_the_events_asked_for_and_goes_on_after_its_position
     assert lines[-1]["position"] == lines[-2]["position"]
 
 
+def test_a_stream_asks_for_a_policy_with_parameters(target: str) -> None:
+    tag = "Tank_001.Level"
+    done = mxgw(target, "stream", tag, "--count", "1", "--json", "--policy", "disconnect", "--policy-parameter", "a=b")
+    refused = mxgw(target, "stream", tag, "--policy", "acme")
+
+    assert documents(done.stdout)[0]["policy"] == "disconnect"
+    assert refused.exit_code == 1
+    assert "no plugin of this gateway brings the overflow policy 'acme'" in refused.stderr
+
+
 def test_a_stream_ends_after_the_time_asked_for_and_another_goes_on_after_its_position(target: str) -> None:
     with streaming(target, "Tank_001.Level", "--json", "--duration", "1") as process:
         assert process.stdout is not None

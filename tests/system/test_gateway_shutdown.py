@@ -101,7 +101,7 @@ async def test_nothing_is_left_of_many_sessions() -> None:
         processes = [psutil.Process(session.worker_pid) for session in sessions]
         directory = gateway.directory / "data"
         gateway.app.stop()
-        await until(lambda: gateway.app.gateway._has_ended, 60)
+        await until(gateway.app.gateway._ended.is_set, 60)
 
         assert not any(process.is_running() for process in processes)
         assert not list((directory / "run").iterdir())
@@ -124,7 +124,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_the_shutdown() -> None:
         await stream.read()
         await until(lambda: gateway.api.sessions()[0].head_sequence > 20_000, 60)
         gateway.app.stop()
-        await until(lambda: gateway.app.gateway._has_ended, 60)
+        await until(gateway.app.gateway._ended.is_set, 60)
 
         stream.cancel()
 
@@ -133,5 +133,5 @@ async def test_stop_may_be_called_before_the_start_and_again() -> None:
     async with running_gateway() as gateway:
         gateway.app.stop()
         gateway.app.stop()
-        await until(lambda: gateway.app.gateway._has_ended)
+        await until(gateway.app.gateway._ended.is_set)
         gateway.app.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.clients import client_of, read_to_the_end, refused
+from support.clients import client_of, read_to_the_end, refused, running_calls
 from support.plugins import InstallPlugin
+from support.waiting import until
 
+from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import gateway_service_pb2
 from mxgw.v1.alarm_service_pb2 import DESCRIPTOR as ALARMS
 from mxgw.v1.alarm_service_pb2 import QueryActiveAlarmsRequest, QueryActiveAlarmsResponse, StreamAlarmsRequest
 from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
+from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.event_service_pb2 import ON_GAP_UNSPECIFIED, OverflowPolicyChoice, StartPosition
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_UNSPECIFIED, WORKER_STATE_READY
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
@@ -30,6 +35,7 @@ from mxgw_core.api import (
     FeedDescription,
     FeedFilter,
     FeedRequest,
+    Follower,
     Gateway,
     GrpcService,
     QueueLimits,
@@ -39,7 +45,7 @@ from mxgw_core.api import (
     SubscriberLimits,
     hookimpl,
 )
-from mxgw_core.api.errors import PluginError
+from mxgw_core.api.errors import PluginError, PluginFailed
 from mxgw_core.plugins import PluginState
 from mxgw_core.testing import RunningGateway, running_gateway
 
@@ -82,14 +88,16 @@ class NoSnapshot:
 
 
 class Serving(Failing):
-    """Serves a feed and a slow call too."""
+    """Serves a feed and a slow call, follows each session, and has a session of its own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sessions: list[str] = []
+        self.followers: list[Follower] = []
         self.called = asyncio.Event()
 
     def opened(self, gateway: Gateway) -> None:
+        self.gateway = gateway
         limits = SubscriberLimits(5, QueueLimits(100, 100_000, 10.0))
         health = WORKER_STATE_READY, SOURCE_HEALTH_UNSPECIFIED
         description = FeedDescription("own", limits, Retention(0, 0, 0.0), NoSnapshot, lambda: health)
@@ -98,6 +106,7 @@ class Serving(Failing):
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:
         self.sessions.append(session.session_id)
+        self.followers.append(self.gateway.follow(session.session_id, name="all"))
 
     @hookimpl
     def mxgw_grpc_services(self) -> Sequence[GrpcService]:
@@ -149,6 +158,11 @@ def gauges(gateway: RunningGateway, name: str) -> list[object]:
     return [sample.value for sample in metric.samples]
 
 
+def followers(gateway: RunningGateway) -> dict[str, object]:
+    (metric,) = [metric for metric in gateway.api.observation.metrics() if metric.name == "mxgw_followers"]
+    return {sample.labels[0]: sample.value for sample in metric.samples}
+
+
 async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
     install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +177,11 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
         await following.read()
         waiting = alarms.QueryActiveAlarms(QueryActiveAlarmsRequest())
         await plugin.called.wait()
+        # These calls are not made by code of the plugin, just as a thread of the plugin makes them.
+        own = await plugin.gateway.open_internal_session("own")
+        other = await gateway.api.open_internal_session("other")
+        gateway.api.follow(first.session_id, name="of no plugin")
+        assert followers(gateway) == {"own/all": 3, "of no plugin": 1}
 
         plugin.fail.set()
         stream_end = (await read_to_the_end(following))[2]
@@ -173,11 +192,12 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
             await refused(alarms.StreamAlarms(StreamAlarmsRequest())),
         ]
         await watched(client.channel, ALARM_SERVICE, NOT_SERVING)
+        await own.wait_closed()
         second = await client.open()
         info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
         (record,) = [record for record in gateway.plugins.records if record.name == "own"]
         shown = await ask_gateway(GatewayTarget(gateway.target, None, None, None, None, 20.0), must_answer=True)
-        table = plugins_table(gateway.plugins.records, {}, shown.plugins)
+        table = plugins_table(gateway.plugins.records, {}, shown.plugins, {})
 
         assert shown.plugins["own"].detail == record.detail
         assert [str(cell) for cell in table.columns[2].cells][:1] == ["failed"]
@@ -188,7 +208,16 @@ async def test_a_plugin_that_fails_is_taken_down_and_the_gateway_serves_on(
         assert "the plugin 'own' of the gateway has failed; it works again after a restart" in refusals[0].text
         assert record.state is PluginState.FAILED
         assert record.detail.startswith("its context raised ConnectionError: the historian is away (")
-        assert plugin.sessions == [first.session_id]
+        assert plugin.sessions == [first.session_id, own.session_id, other.session_id]
+        assert [[followed async for followed in follower] for follower in plugin.followers] == [[], [], []]
+        assert followers(gateway) == {"of no plugin": 1}
+        assert own.info().close_detail == "the plugin 'own', which has opened it, has failed"
+        assert gateway.api.session(other.session_id) is not None
+        for call in (lambda: plugin.gateway.follow(first.session_id), lambda: plugin.opened(plugin.gateway)):
+            with pytest.raises(PluginFailed, match="the plugin 'own' of the gateway has failed"):
+                call()
+        with pytest.raises(PluginFailed):
+            await plugin.gateway.open_internal_session("own")
         assert [p.state for p in info.plugins if p.name == "own"] == [gateway_service_pb2.PLUGIN_STATE_FAILED]
         assert gauges(gateway, "mxgw_plugin_up") == [0]
         assert gauges(gateway, "mxgw_access_control_up") == [1]
@@ -208,13 +237,24 @@ async def test_a_plugin_that_decides_about_access_and_fails_denies_everything(
         session = await client.open()
         events = client.stream(session.session_id)
         await events.read()
+        (info,) = gateway.api.sessions()
+        os.kill(info.worker_pid, signal.SIGSTOP)
+        register = c.MxCommand(register=c.RegisterCommand(client_name="test"))
+        command = client.commands.Invoke(InvokeRequest(session_id=session.session_id, command=register))
+        await until(lambda: "Invoke" in running_calls(gateway.api))
 
         plugin.fail.set()
         end = (await read_to_the_end(events))[2]
+        unknown = await refused(command)
+        os.kill(info.worker_pid, signal.SIGCONT)
         refusal = await refused(client.gateway.GetGatewayInfo(GetGatewayInfoRequest()))
         await watched(client.channel, "", NOT_SERVING)
 
-        assert [end.reason, refusal.reason] == ["PLUGIN_FAILED"] * 2
+        assert [end.reason, refusal.reason, unknown.reason] == ["PLUGIN_FAILED"] * 3
+        # Proxies repeat a call that is UNAVAILABLE, and the command could then take effect twice.
+        assert [end.code, unknown.code] == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN]
+        assert unknown.metadata["outcome"] == "unknown"
+        assert unknown.text.endswith("whether it takes effect is unknown)")
         assert end.text.endswith("and until then all that it decides is denied")
         names = [f"mxgw.v1.{name}Service" for name in ("Session", "Command", "Event", "Gateway")]
         assert {await health(client.channel, name) for name in names} == {NOT_SERVING}

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,19 +23,22 @@ from typing import Any
 import click
 
 from mxgw_cli.archive import DATA, FORMAT, SETTINGS, Contents, Member, Progress, name_problem, write_archive
-from mxgw_cli.loading import loaded, quiet
+from mxgw_cli.loading import failure_of, loaded, quiet
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import bytes_text, write_json
 from mxgw_cli.shell import CliFailure, cleaning_up_at_sigterm, shown_progress
-from mxgw_core.api.errors import MxgwError
+from mxgw_core.api.errors import GatewayError, MxgwError
 from mxgw_core.api.maintenance import BackupEntry, BackupKind
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.plugins.answers import check_of
+from mxgw_core.plugins.calls import CallFailed, Owner
 from mxgw_core.printable import printable
 from mxgw_worker.platform import open_private
 
 _CHUNK_BYTES = 1024 * 1024
+_NOTHING = check_of(None, "None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,8 @@ def _plugin_files(found: LoadedSettings, data_dir: Path) -> Iterator[_Source]:
     names: dict[str, str] = {}
     for answer in reversed(answers):
         if answer.error is not None:
-            raise CliFailure(f"plugin {answer.plugin} cannot say what belongs into a backup: {answer.error}")
+            why = failure_of("mxgw_backup", answer.error)
+            raise CliFailure(f"plugin {answer.plugin} cannot say what belongs into a backup: {why}")
         for entry in answer.value:
             path = entry.path.resolve()
             inside = path.relative_to(data_dir) if path.is_relative_to(data_dir) else Path(answer.plugin, path.name)
@@ -199,7 +203,27 @@ def _plugin_files(found: LoadedSettings, data_dir: Path) -> Iterator[_Source]:
             if name in names:
                 raise CliFailure(f"plugins {names[name]} and {answer.plugin} both have a file {inside} for the backup")
             names[name] = answer.plugin
-            yield _Source(name, answer.plugin, BackupEntry(path, entry.kind, entry.prepare))
+            yield _Source(name, answer.plugin, BackupEntry(path, entry.kind, _prepare(entry, answer.owner)))
+
+
+def _prepare(entry: BackupEntry, owner: Owner) -> Callable[[sqlite3.Connection], None] | None:
+    """Return the `prepare` of a plugin's entry as it is called here: what it raises names the plugin."""
+    prepare = entry.prepare
+    if prepare is None:
+        return None
+
+    def prepared(connection: sqlite3.Connection) -> None:
+        try:
+            with quiet():
+                owner.call("BackupEntry.prepare", _NOTHING, prepare, connection)
+        except (CallFailed, GatewayError) as error:
+            cause = error.__cause__
+            if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise cause from None  # a full disk is no fault of the plugin
+            why = failure_of("prepare", error.__cause__ or error)
+            raise CliFailure(f"plugin {owner.plugin} cannot prepare the copy of {entry.path}: {why}") from None
+
+    return prepared
 
 
 def _settings_files(files: Sequence[Path]) -> Iterator[_Source]:

@@ -10,7 +10,7 @@ from mxgw_cli.doctor.listening import check_exposure, check_listen
 from mxgw_cli.doctor.machine import check_clock, check_memory, check_open_files, check_user, check_versions
 from mxgw_cli.doctor.report import Check, failed, is_healthy, ok, show_check, skipped, summary, warning
 from mxgw_cli.doctor.tls import check_tls
-from mxgw_cli.loading import quiet
+from mxgw_cli.loading import failure_of, quiet
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import SilentFailure, console, run
@@ -145,8 +145,8 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
         )
     for answer in host.ask("mxgw_doctor"):
         if answer.error is not None:
-            detail = printable(str(answer.error), 500)
-            yield warning(area, answer.plugin, f"it could not look: {detail}", "Correct that; then run doctor again.")
+            detail = f"it could not look: {failure_of('mxgw_doctor', answer.error)}"
+            yield warning(area, answer.plugin, detail, "Correct that; then run doctor again.")
             continue
         for finding in answer.value:
             detail, cure = printable(finding.detail, 500), printable(finding.cure, 500)

@@ -40,7 +40,8 @@ def plugins(context: click.Context, settings: SettingsChoice, gateway: GatewayTa
 
     Enabled ones are loaded, so that a broken one shows its cause; the commands they add to `mxgw` are named. When a
     gateway runs at --gateway, or else where the settings say, its plugins are shown too: one can have failed since it
-    started. Only administrators see why. Exit code 1 when an enabled plugin failed, here or there.
+    started. Only administrators see why. Exit code 1 when an enabled plugin failed, here or there, or when its own
+    check of the settings found a problem that stops the start.
     """
     if context.invoked_subcommand is not None:
         return

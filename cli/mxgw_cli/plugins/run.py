@@ -26,6 +26,7 @@ from mxgw_cli.loading import commands_of, loaded, quiet
 from mxgw_cli.options import GatewayTarget, SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, SilentFailure, console, run
+from mxgw_core.checking import problems_by_plugin
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
 from mxgw_core.printable import printable
 from mxgw_worker.platform import unix_socket_answers
@@ -35,6 +36,8 @@ _WORDS = {
     PluginState.FAILED: Text("failed", style="bold red"),
     PluginState.AVAILABLE: Text("installed", style="dim"),
 }
+# The state of a plugin that is loaded, and whose own check of the settings has found a problem.
+_STOPS_START = Text("stops the start", style="bold red")
 _WORDS_OF_GATEWAY = {
     PLUGIN_STATE_LOADED: Text("works", style="green"),
     PLUGIN_STATE_FAILED: Text("failed", style="bold red"),
@@ -62,7 +65,7 @@ def show_plugins(
     `source` says where the address of the gateway comes from. By default it is the first one in the settings.
 
     Raises:
-        SilentFailure: a plugin failed; the reason is in the output.
+        SilentFailure: a plugin failed, or its own check of the settings found a problem; the reason is in the output.
         CliFailure: the gateway of the command line does not answer.
     """
     result = loaded(choice)
@@ -71,6 +74,7 @@ def show_plugins(
     running = run(lambda: ask_gateway(gateway, must_answer=source is ParameterSource.COMMANDLINE))
     with quiet():
         host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
+        found = problems_by_plugin(result.settings, host)
     extra = commands_of(host)
     commands = {
         record.name: sorted(name for name, owner in extra.owners.items() if owner == record.name)
@@ -80,7 +84,7 @@ def show_plugins(
     if as_json:
         write_json(
             {
-                "plugins": [_document(record, commands, running) for record in host.records],
+                "plugins": [_document(record, commands, running, found) for record in host.records],
                 "problems": problems,
                 "gateway": {"target": running.target, "problem": running.problem},
             }
@@ -88,12 +92,14 @@ def show_plugins(
     else:
         out = console()
         if host.records:
-            out.print(plugins_table(host.records, commands, running.plugins))
+            out.print(plugins_table(host.records, commands, running.plugins, found))
         else:
             out.print("No plugin is installed: the core alone is a working gateway for one subscriber per session.")
         for record in host.records:
             if record.detail:
                 out.print(Text(f"{record.name}: {printable(record.detail, 500)}", style="red"))
+            for problem in found.get(record.name, ()):
+                out.print(Text(f"{record.name}: {printable(problem, 500)}", style="red"))
         for name, plugin in running.plugins.items():
             if plugin.state == PLUGIN_STATE_FAILED:
                 reason = printable(plugin.detail, 500) or "only an administrator of the gateway sees why"
@@ -105,7 +111,7 @@ def show_plugins(
         if running.problem:
             out.print(Text(running.problem, "dim"))
     is_broken = any(plugin.state == PLUGIN_STATE_FAILED for plugin in running.plugins.values())
-    if problems or is_broken or any(record.state is PluginState.FAILED for record in host.records):
+    if problems or found or is_broken or any(record.state is PluginState.FAILED for record in host.records):
         raise SilentFailure
 
 
@@ -142,11 +148,15 @@ async def _listens(target: str) -> bool:
 
 
 def plugins_table(
-    records: Sequence[PluginRecord], commands: Mapping[str, Sequence[str]], running: Mapping[str, PluginInfo]
+    records: Sequence[PluginRecord],
+    commands: Mapping[str, Sequence[str]],
+    running: Mapping[str, PluginInfo],
+    problems: Mapping[str, Sequence[str]],
 ) -> Table:
     """Return a table with one line per plugin, in the order of `records`.
 
-    `running` has the plugins of the running gateway; the column about it is there when it is not empty.
+    `running` has the plugins of the running gateway; the column about it is there when it is not empty. `problems` has
+    what the plugins' own checks of the settings found.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Plugin", no_wrap=True)
@@ -160,7 +170,7 @@ def plugins_table(
     for record in records:
         table.add_row(
             printable(record.name, 64),
-            _WORDS[record.state],
+            _STOPS_START if record.name in problems else _WORDS[record.state],
             *([_state_of(running.get(record.name))] if running else []),
             "access" if record.required and record.controls_access else "yes" if record.required else "",
             printable(record.distribution, 64),
@@ -177,7 +187,10 @@ def _state_of(plugin: PluginInfo | None) -> Text:
 
 
 def _document(
-    record: PluginRecord, commands: Mapping[str, Sequence[str]], running: RunningPlugins
+    record: PluginRecord,
+    commands: Mapping[str, Sequence[str]],
+    running: RunningPlugins,
+    problems: Mapping[str, Sequence[str]],
 ) -> dict[str, object]:
     there = running.plugins.get(record.name)
     state = PluginStateMessage.Name(there.state).removeprefix("PLUGIN_STATE_").lower() if there is not None else None
@@ -189,6 +202,7 @@ def _document(
         "distribution": record.distribution,
         "version": record.version,
         "detail": record.detail,
+        "problems": list(problems.get(record.name, ())),
         "commands": list(commands.get(record.name, ())),
         "in_gateway": None if there is None else {"state": state, "detail": there.detail},
     }

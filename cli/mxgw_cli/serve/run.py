@@ -13,7 +13,7 @@ from mxgw_cli.loading import loaded
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, innermost, silence_stdout
-from mxgw_core.api.errors import MxgwError
+from mxgw_core.api.errors import MxgwError, PluginError
 from mxgw_core.logs import log_to_stderr
 from mxgw_core.serving import end_in_time, serve_until_stopped
 
@@ -47,6 +47,9 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
     try:
         serve_until_stopped(result, use_uvloop=use_uvloop, on_ready=announce)
         code = 0
+    except PluginError as error:
+        # The text has the cause; `mxgw doctor` runs no plugin's context, and so would find nothing.
+        raise CliFailure(f"the gateway cannot {'go on' if serves else 'start'}: {error}") from None
     except MxgwError as error:
         raise CliFailure(f"the gateway cannot start: {error}", hint=f"{_LOOK_FOR_CAUSE}.") from None
     except OSError as error:
@@ -58,7 +61,8 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
         cause = innermost(group)
         if isinstance(cause, MxgwError | OSError):
             what = "go on" if serves else "start"
-            raise CliFailure(f"the gateway cannot {what}: {cause}", hint=f"{_LOOK_FOR_CAUSE}.") from None
+            hint = "" if isinstance(cause, PluginError) else f"{_LOOK_FOR_CAUSE}."
+            raise CliFailure(f"the gateway cannot {what}: {cause}", hint=hint) from None
         raise cause from None
     finally:
         end_in_time(code)  # a thread that a plugin has started can keep the process from ending

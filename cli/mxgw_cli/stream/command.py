@@ -15,6 +15,7 @@ EXAMPLES = [
     ("mxgw stream Tank_001.Level --json | jq .value", "JSON lines for a script"),
     ("mxgw stream --session LuIKr0 --start now", "watch a session of another client (needs fan-out)"),
     ("mxgw stream --session LuIKr0 --start after:mxgw1.0a1b.4711", "continue after a position, as printed at the end"),
+    ("mxgw stream Tank_001.Level --policy conflate", "only the newest values, when this reader falls behind"),
     ("mxgw stream Tank_001.Level --resume-file level.pos", "go on where the last run stopped, however it stopped"),
 ]
 
@@ -36,6 +37,16 @@ EXAMPLES = [
     metavar="FILE",
     help="Keep the position in FILE and continue after it: after a cut, and in the next run. The session stays open.",
 )
+@click.option(
+    "--policy", default="", metavar="NAME", help="The overflow policy of this reader; default: the gateway's."
+)
+@click.option(
+    "--policy-parameter",
+    "policy_parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter of the policy; may be repeated.",
+)
 @click.option("--duration", type=NumberRange(min=0.1), metavar="SECONDS", help="End after this long.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many events.")
 @gateway_options
@@ -46,6 +57,8 @@ def stream(
     backend: str,
     session_id: str,
     resume_file: Path | None,
+    policy: str,
+    policy_parameters: tuple[str, ...],
     duration: float | None,
     count: int | None,
     gateway: GatewayTarget,
@@ -65,7 +78,10 @@ def stream(
         raise click.UsageError("Name at least one TAG, or a session with --session. `mxgw browse` shows tags.")
     if session_id and backend:
         raise click.UsageError("--backend is for a new session; the one of --session has its own.")
-    from mxgw_cli.stream.run import StreamRequest, follow, start_of
+    from mxgw_cli.stream.run import StreamRequest, follow, policy_of, start_of
 
-    request = StreamRequest(tags, start_of(start), backend, session_id, duration, count, as_json, resume_file)
+    request = StreamRequest(
+        *(tags, start_of(start), backend, session_id, duration, count, as_json, resume_file),
+        policy=policy_of(policy, policy_parameters),
+    )
     run(lambda: follow(gateway, request))

@@ -38,6 +38,7 @@ class StreamRequest:
     count: int | None
     as_json: bool
     resume_file: Path | None = None
+    policy: mxgw_client.Policy | None = None
 
 
 def start_of(text: str) -> mxgw_client.Start:
@@ -58,6 +59,25 @@ def start_of(text: str) -> mxgw_client.Start:
                 raise click.UsageError(f"--start: {error}") from None
         case _:
             raise click.UsageError(f"--start is oldest, now or after:POSITION, not {text!r}.")
+
+
+def policy_of(name: str, parameters: Sequence[str]) -> mxgw_client.Policy | None:
+    """Return the overflow policy `name` with its parameters, each of them `KEY=VALUE`; None without a name.
+
+    Raises:
+        click.UsageError: a parameter has another form, a key comes twice, or there are parameters without a name.
+    """
+    if parameters and not name:
+        raise click.UsageError("--policy-parameter is for the policy of --policy, which is missing.")
+    found: dict[str, str] = {}
+    for parameter in parameters:
+        key, equals, value = parameter.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"--policy-parameter is KEY=VALUE, not {parameter!r}.")
+        if key in found:
+            raise click.UsageError(f"--policy-parameter {key} is given twice.")
+        found[key] = value
+    return mxgw_client.Policy(name, found) if name else None
 
 
 class LineWriter:
@@ -149,7 +169,7 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         if file is not None:
             resume = mxgw_client.ResumePolicy()
             start = start if file.stored is None else mxgw_client.after(file.stored.position)
-        stream = session.events(start=start, resume=resume)
+        stream = session.events(start=start, resume=resume, policy=request.policy)
         reason, detail = "interrupted", "interrupted"
         try:
             async with asyncio.timeout(request.duration_s), stream:

@@ -16,10 +16,12 @@ MxgwClientError
 │   ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
-│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, WorkerStartFailed
+│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, CallLimitReached
+│   ├── WorkerStartFailed
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
-│   └── FeatureNotEnabled, InternalError
+│   ├── FeatureNotEnabled, InternalError
+│   └── DependencyUnavailable        resume after `stream.position` when it ended a stream
 ├── StreamStale                  no event and no heartbeat came: the connection or the gateway is dead
 └── StreamEnded                  a stream has ended; the subclass says why
     ├── ConnectionLost, GatewayDraining, SubscriberOverflow, HistoryUnavailable     resume after `stream.position`
@@ -222,6 +224,10 @@ class MemoryLimitReached(GatewayRefusal):
     """
 
 
+class CallLimitReached(GatewayRefusal):
+    """The gateway serves as many calls and streams at once as its settings allow. Nothing was done."""
+
+
 class RequestIdLimitReached(GatewayRefusal):
     """The call was not carried out, because there is no room to remember another request id."""
 
@@ -263,6 +269,15 @@ class PositionLost(GatewayRefusal):
 
 class FeatureNotEnabled(GatewayRefusal):
     """The request needs a plugin that the gateway has not enabled; `metadata["plugin"]` names it."""
+
+
+class DependencyUnavailable(GatewayRefusal):
+    """Something that the gateway needs for its answer, for example its list of callers, cannot be used at the moment.
+
+    Try again after `retry_after_s` seconds. A stream that ended with this error can be resumed.
+    """
+
+    resumable = True
 
 
 class InternalError(GatewayRefusal):

@@ -27,7 +27,8 @@ from mxgw_core.api import (
     SettingsSection,
     hookimpl,
 )
-from mxgw_plugin_sqlite_history.store import EventStore
+from mxgw_core.api.errors import GatewayDraining
+from mxgw_plugin_sqlite_history.store import EventStore, problem_of
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class SqliteHistoryPlugin:
         self._settings = settings
 
     @hookimpl
+    def mxgw_check_settings(self) -> Sequence[str]:
+        problem = problem_of(self._settings.file)
+        return [f"plugins.sqlite_history.file: {problem}"] if problem else []
+
+    @hookimpl
     def mxgw_backup(self) -> Sequence[BackupEntry]:
         file = self._settings.file
         return [BackupEntry(file, BackupKind.DATABASE)] if file.exists() else []
@@ -73,8 +79,9 @@ class SqliteHistoryPlugin:
             # The group waits for the tasks of all sessions. When it ends, the sessions have ended, and so the tasks
             # have read and written the rest.
             async with asyncio.TaskGroup() as tasks:
-                self._recording = Recording(gateway, store, tasks)
+                self._recording = recording = Recording(gateway, store, tasks)
                 yield
+                recording.is_stopping = True
         finally:
             self._recording = None
             store.close()
@@ -90,10 +97,14 @@ class SqliteHistoryPlugin:
 
 
 class Recording:
-    """Writes the events of all sessions to the file, each session in a task of its own."""
+    """Writes the events of all sessions to the file, each session in a task of its own.
+
+    Set `is_stopping` when the gateway has stopped: then a file that cannot be written is not tried again.
+    """
 
     def __init__(self, gateway: Gateway, store: EventStore, tasks: asyncio.TaskGroup) -> None:
         self.store = store
+        self.is_stopping = False
         self._gateway = gateway
         self._tasks = tasks
         # How far the earlier runs of the gateway have written each session.
@@ -105,7 +116,7 @@ class Recording:
         if place is None or place.epoch != session.epoch:
             place = Position(session.epoch, 0)
         # The hold begins here, and not when the task runs: no event is missed in between.
-        follower = self._gateway.follow(session.session_id, place, name="sqlite_history")
+        follower = self._gateway.follow(session.session_id, place)
         self._tasks.create_task(self._record(follower), name=f"sqlite_history:{session.session_id}")
 
     async def _record(self, follower: Follower) -> None:
@@ -117,7 +128,8 @@ class Recording:
                         items += new
                         continue
                     case FollowedBatch(first, last, events):
-                        await self._write(follower, last, (first, last, events), items)
+                        if not await self._write(follower, last, (first, last, events), items):
+                            return
                     case FollowedGap(first, last):
                         log.warning(
                             "session %s: events %d to %d are lost: %s",
@@ -126,23 +138,33 @@ class Recording:
                             last,
                             followed.detail,
                         )
-                        await self._write(follower, last, None, items)
+                        if not await self._write(follower, last, None, items):
+                            return
                 items = []
                 follower.acknowledge(last)
 
     async def _write(
         self, follower: Follower, last: int, batch: tuple[int, int, bytes] | None, items: Sequence[ItemRecord]
-    ) -> None:
+    ) -> bool:
+        """Write, and try again while the file cannot be written. Return False when this session's recording ends here.
+
+        An exception must not leave the task of a session: it would end the tasks of all sessions.
+        """
         place = Position(follower.epoch, last)
         while True:
             try:
                 await asyncio.to_thread(self.store.append, follower.session_id, place, batch, items)
-                return
+                return True
             except sqlite3.OperationalError as error:
                 log.warning("session %s: the file cannot be written: %s", follower.session_id, error)
-                if follower.end_error is not None:
-                    raise  # the gateway stops, or the session has ended: nobody holds the events for long now
+                if self.is_stopping or isinstance(follower.end_error, GatewayDraining):
+                    return False  # nobody holds the events for longer; the next gateway gets them from the worker
                 await asyncio.sleep(_RETRY_S)
+            except sqlite3.Error:
+                log.exception(
+                    "session %s: not recorded any further, behind %d", follower.session_id, follower.acknowledged
+                )
+                return False
 
 
 class SqliteHistory:

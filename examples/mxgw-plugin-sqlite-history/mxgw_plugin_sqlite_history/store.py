@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ class EventStore:
         Raises:
             sqlite3.Error: the file cannot be opened, or has another content.
         """
+        file.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(file, timeout=_BUSY_S, check_same_thread=False)
         self._lock = threading.Lock()
         self._connection.execute("PRAGMA journal_mode = WAL")
@@ -120,3 +122,15 @@ def runs_of(rows: Iterable[tuple[int, int, bytes]]) -> Iterator[list[tuple[int, 
         run.append(row)
     if run:
         yield run
+
+
+def problem_of(file: Path) -> str | None:
+    """Return why a store cannot use this file; None when it can. Nothing is created."""
+    if file.is_dir():
+        return f"{file} is a directory, and must be a file"
+    place = next(path for path in (file, *file.absolute().parents) if path.exists())
+    if place != file and not place.is_dir():
+        return f"{place} is not a directory"
+    if not os.access(place, os.R_OK | os.W_OK):
+        return f"this user cannot write to {place}"
+    return None

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 from mxgw_plugin_sqlite_history import EventStore
 from mxgw_plugin_sqlite_history import plugin as plugin_module
-from mxgw_plugin_sqlite_history.plugin import Recording, SqliteHistory
+from mxgw_plugin_sqlite_history.plugin import Recording, SqliteHistory, SqliteHistoryPlugin, SqliteHistorySettings
 
 from mxgw.v1.events_pb2 import GAP_REASON_QUEUE_DROPPED, Event, EventBatch
-from mxgw_core.api import Followed, FollowedBatch, FollowedGap, FollowedItems, HistoryPage, ItemRecord, Position
+from mxgw_core.api import (
+    Followed,
+    FollowedBatch,
+    FollowedGap,
+    FollowedItems,
+    HistoryPage,
+    ItemRecord,
+    Position,
+)
+from mxgw_core.api.errors import GatewayDraining, GatewayError, SessionEnded
 
 EPOCH, OTHER = bytes(16), bytes(range(16))
 
@@ -73,11 +82,16 @@ def test_pages_are_runs_without_holes_and_stop_where_they_were_told_to(store: Ev
 class Following:
     """A follower that gives what a test says, and remembers what was acknowledged."""
 
-    session_id, epoch, end_error = "session", EPOCH, None
+    session_id, epoch = "session", EPOCH
 
-    def __init__(self, *followed: Followed) -> None:
+    def __init__(self, *followed: Followed, end_error: GatewayError | None = None) -> None:
         self._followed = list(followed)
-        self.acknowledged: list[int] = []
+        self.end_error = end_error
+        self.stored: list[int] = []
+
+    @property
+    def acknowledged(self) -> int:
+        return max(self.stored, default=0)
 
     async def __aenter__(self) -> "Following":
         return self
@@ -94,12 +108,14 @@ class Following:
         return self._followed.pop(0)
 
     def acknowledge(self, sequence: int) -> None:
-        self.acknowledged.append(sequence)
+        self.stored.append(sequence)
 
 
-def record(store: EventStore, *followed: Followed) -> tuple[Following, list[Any]]:
+def record(
+    store: EventStore, *followed: Followed, end_error: GatewayError | None = None, is_stopping: bool = False
+) -> tuple[Following, list[Any]]:
     """Record one session. Return its follower, and the arguments with which it was asked for."""
-    follower, asked = Following(*followed), list[Any]()
+    follower, asked = Following(*followed, end_error=end_error), list[Any]()
 
     def follow(*arguments: object, **options: object) -> Following:
         asked.extend((*arguments, options))
@@ -109,7 +125,9 @@ def record(store: EventStore, *followed: Followed) -> tuple[Following, list[Any]
         async with asyncio.TaskGroup() as tasks:
             gateway: Any = SimpleNamespace(follow=follow)
             session: Any = SimpleNamespace(session_id="session", epoch=EPOCH)
-            Recording(gateway, store, tasks).begin(session)
+            recording = Recording(gateway, store, tasks)
+            recording.is_stopping = is_stopping
+            recording.begin(session)
 
     asyncio.run(recorded())
     return follower, asked
@@ -122,16 +140,20 @@ def test_what_was_written_is_acknowledged_and_the_next_run_goes_on_behind_it(sto
     )
 
     assert asked[:2] == ["session", Position(EPOCH, 0)]
-    assert follower.acknowledged == [2, 5, 6]
+    assert follower.stored == [2, 5, 6]
     assert [sequences(page) for page in store.pages(EPOCH, 0, 9)] == [[1, 2], [6]]
     assert all(page.items == [item(7)] for page in store.pages(EPOCH, 0, 9))
     assert record(store)[1][:2] == ["session", Position(EPOCH, 6)]
 
 
-def test_while_the_file_cannot_be_written_nothing_is_acknowledged_and_nothing_is_lost(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append, failures = EventStore.append, [sqlite3.OperationalError("database or disk is full")] * 2
+Failing = Callable[[int, sqlite3.Error], None]
+ENDED = SessionEnded("its client closed it", close_reason="CLIENT")
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    """Return a function after whose call the next writes fail."""
+    append, failures = EventStore.append, list[sqlite3.Error]()
 
     def failing(self: EventStore, *arguments: Any) -> None:
         if failures:
@@ -140,6 +162,48 @@ def test_while_the_file_cannot_be_written_nothing_is_acknowledged_and_nothing_is
 
     monkeypatch.setattr(plugin_module, "_RETRY_S", 0)
     monkeypatch.setattr(EventStore, "append", failing)
-    follower, _ = record(store, FollowedBatch(*batch(1, 2)))
+    return lambda times, error: failures.extend([error] * times)
 
-    assert (follower.acknowledged, store.span(EPOCH)) == ([2], (1, 2))
+
+@pytest.mark.parametrize("end_error", [None, ENDED], ids=["the session goes on", "the session has ended"])
+def test_while_the_file_cannot_be_written_nothing_is_acknowledged_and_nothing_is_lost(
+    store: EventStore, fail: Failing, end_error: GatewayError | None
+) -> None:
+    fail(2, sqlite3.OperationalError("database or disk is full"))
+    follower, _ = record(store, FollowedBatch(*batch(1, 2)), end_error=end_error)
+
+    assert (follower.stored, store.span(EPOCH)) == ([2], (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("error", "end_error", "is_stopping"),
+    [
+        pytest.param(sqlite3.OperationalError("disk is full"), GatewayDraining("goes on"), False, id="left"),
+        pytest.param(sqlite3.OperationalError("disk is full"), ENDED, True, id="the gateway has stopped"),
+        pytest.param(sqlite3.DatabaseError("the file is damaged"), None, False, id="a damaged file"),
+    ],
+)
+def test_a_session_that_cannot_be_recorded_ends_nothing_but_its_own_recording(
+    store: EventStore, fail: Failing, error: sqlite3.Error, end_error: GatewayError | None, is_stopping: bool
+) -> None:
+    fail(1, error)
+    follower, _ = record(store, FollowedBatch(*batch(1, 2)), end_error=end_error, is_stopping=is_stopping)
+
+    assert (follower.stored, store.span(EPOCH)) == ([], None)
+
+
+def test_a_file_that_cannot_be_used_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
+    plugin = SqliteHistoryPlugin()
+    (tmp_path / "file").touch()
+    problems = []
+    for file in (tmp_path / "file", tmp_path / "new" / "history.db", tmp_path, tmp_path / "file" / "history.db"):
+        plugin._configure(SqliteHistorySettings(file=file))
+        problems.append(plugin.mxgw_check_settings())
+
+    assert problems == [
+        [],
+        [],
+        [f"plugins.sqlite_history.file: {tmp_path} is a directory, and must be a file"],
+        [f"plugins.sqlite_history.file: {tmp_path}/file is not a directory"],
+    ]
+    assert not (tmp_path / "new").exists()

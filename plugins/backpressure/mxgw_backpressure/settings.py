@@ -51,7 +51,7 @@ class BackpressureSettings(BaseModel):
     )
     client_policies: tuple[PolicyName, ...] = Field(
         ("disconnect", "drop_oldest", "drop_newest", "conflate", "sample", "resync"),
-        description="What clients may ask for in StreamEvents.",
+        description="Which policies of this plugin clients may ask for; those of other plugins always.",
     )
     low_water_percent: int = Field(
         80,

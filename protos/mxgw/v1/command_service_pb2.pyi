@@ -90,7 +90,9 @@ class BrowseRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     parent: _builtins.str
-    """`BrowseNode.path` of the node to look below; empty for the root."""
+    """`BrowseNode.path` of the node to look below; empty for the root. For a caller that is limited to certain items,
+    there is nothing below a node that does not exist; for others it is an error.
+    """
     name_contains: _builtins.str
     """Only names with this text in them, without regard to case; empty for all."""
     page_size: _builtins.int

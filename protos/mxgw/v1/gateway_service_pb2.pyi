@@ -162,6 +162,7 @@ class GetGatewayInfoResponse(_message.Message):
     """Random per gateway start."""
     default_backend: _builtins.str
     open_sessions: _builtins.int
+    """The live sessions that the caller may see, as ListSessions shows them."""
     draining: _builtins.bool
     identity: _builtins.str
     """The identity that the gateway gives the caller."""

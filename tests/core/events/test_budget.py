@@ -36,6 +36,7 @@ def test_a_quick_block_is_within_its_budget() -> None:
     assert spent(lambda: sum(range(10))) == 0.0
 
 
+@pytest.mark.usefixtures("uninterrupted")
 def test_sleeping_is_an_overrun() -> None:
     assert spent(lambda: time.sleep(0.02)) >= 0.02
 
@@ -44,6 +45,7 @@ def test_burning_is_an_overrun() -> None:
     assert spent(lambda: burn(0.02)) >= 0.02
 
 
+@pytest.mark.usefixtures("uninterrupted")
 def test_waiting_for_somebody_else_is_an_overrun() -> None:
     reading, writing = os.pipe()
     later = threading.Timer(0.02, os.write, (writing, b"x"))
@@ -53,6 +55,28 @@ def test_waiting_for_somebody_else_is_an_overrun() -> None:
     os.close(writing)
 
     assert overrun >= 0.01
+
+
+@pytest.mark.parametrize(
+    ("wall_ms", "cpu_ms", "waits", "interruptions", "is_to_blame"),
+    [
+        (26.5, 2.8, 3, 6, True),  # it used more CPU time than allowed, whatever else happened
+        (26.5, 0.8, 3, 6, False),  # the CPU was taken away, then it waited for Python's lock
+        (26.5, 0.8, 3, 0, True),  # it slept
+        (26.5, 0.8, 0, 6, False),
+        (0.9, 0.8, 3, 0, False),
+    ],
+)
+def test_waiting_is_to_blame_only_where_the_cpu_was_not_taken_away(
+    wall_ms: float, cpu_ms: float, waits: int, interruptions: int, is_to_blame: bool
+) -> None:
+    clock = iter([5.0, 5.0 + wall_ms * MS])
+    use = iter([(1.0, 10, 20), (1.0 + cpu_ms * MS, 10 + waits, 20 + interruptions)])
+    budget = Budget(MS, clock=lambda: next(clock), use=lambda: next(use))
+    with budget:
+        pass
+
+    assert budget.overrun_s == pytest.approx(wall_ms * MS if is_to_blame else 0.0)
 
 
 @pytest.fixture
@@ -128,6 +152,7 @@ def test_the_answers_have_the_order_of_the_questions() -> None:
     assert found == [True, False] * 500
 
 
+@pytest.mark.usefixtures("uninterrupted")
 @pytest.mark.parametrize("slow", [lambda *_: time.sleep(0.005), lambda *_: burn(0.005)], ids=["sleeps", "burns"])
 def test_a_slow_keep_is_given_up_early(slow: Callable[..., object]) -> None:
     asked: list[object] = []
@@ -142,6 +167,7 @@ def test_a_slow_keep_is_given_up_early(slow: Callable[..., object]) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("uninterrupted")
 def test_many_small_delays_add_up() -> None:
     with pytest.raises(OverBudget):
         answers(lambda *_: time.sleep(0.000_3) is None, QUESTIONS, MS, 0.0)

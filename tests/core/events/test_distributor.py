@@ -15,7 +15,7 @@ from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.counts import POLICY_ERRORS
 from mxgw_core.events.log import OutOfOrder
 from mxgw_core.events.pieces import Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import End
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.events import EPOCH, Clock, batch, event, serial_of, told
-from support.seams import read_from
+from support.seams import failed_to_say, read_from
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
@@ -15,6 +15,7 @@ from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.history import BrokenPromises, Store, find_older, reach_of
 from mxgw_core.events.log import EventLog
+from mxgw_core.events.pieces import Gap
 from mxgw_core.events.start import decide
 from mxgw_core.events.stored_items import StoredItems
 from mxgw_core.events.subscriber import Output
@@ -155,8 +156,8 @@ async def test_a_store_promises_what_goes_on_without_a_hole_behind_a_position(
 
 
 async def test_a_store_that_fails_has_nothing() -> None:
-    assert await reach_of(asked(Pages(error=OSError("x"))), EPOCH, 3) is None
-    assert await reach_of(asked(Pages(span=(1, 2, 3))), EPOCH, 3) is None  # type: ignore[arg-type]
+    assert await failed_to_say(asked(Pages(error=OSError("x"))))
+    assert await failed_to_say(asked(Pages(span=(1, 2, 3))))  # type: ignore[arg-type]
 
 
 async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_was_given() -> None:
@@ -257,9 +258,12 @@ async def test_an_event_of_an_unknown_item_breaks_a_promise_to_readers_with_filt
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"events", "gave b'events' instead of a HistoryPage"),
-        (HistoryPage("4", 6, b""), "gave a page whose first_sequence is '4': it must be an int"),  # type: ignore[arg-type]
-        (HistoryPage(4, True, b""), "gave a page whose last_sequence is True: it must be an int"),
+        (b"events", "gave a value of type bytes instead of a HistoryPage"),
+        (
+            HistoryPage("4", 6, b""),  # type: ignore[arg-type]
+            "gave a page whose first_sequence is of type str: it must be an int",
+        ),
+        (HistoryPage(4, True, b""), "gave a page whose last_sequence is of type bool: it must be an int"),
         (HistoryPage(3, 6, batch(range(3, 7))), "gave events 3 to 6 after 3, until 9"),
         (HistoryPage(4, 12, batch(range(4, 13))), "gave events 4 to 12 after 3, until 9"),
         (
@@ -268,8 +272,11 @@ async def test_an_event_of_an_unknown_item_breaks_a_promise_to_readers_with_filt
         ),
         (
             HistoryPage(4, 6, batch(range(4, 7)), {1: record(1)}),  # type: ignore[arg-type]
-            "gave a page whose items are {1: ItemRecord(serial=4294967297, server_handle=1, item_handle=1, "
-            "item_definition='Tank1.PV', item_context='', buffered=False)}: they must be a sequence of ItemRecord",
+            "gave a page whose items are of type dict: they must be a sequence of ItemRecord",
+        ),
+        (
+            HistoryPage(4, 6, batch(range(4, 7)), [record(1), "Tank1.PV=4711"]),  # type: ignore[list-item]
+            "gave a page with an item of type str: it must be an ItemRecord",
         ),
         (HistoryPage(4, 6, b"xyz"), "gave events 4 to 6 as bytes that are no encoded EventBatch"),
         (HistoryPage(4, 6, batch([4, 6])), "gave a page of the events 4 to 6 that has others"),
@@ -286,10 +293,85 @@ async def test_a_wrong_page_is_a_gap_and_the_log_names_the_store_and_what_is_wro
     assert caplog.messages == [f"the history store of a test {words}"]
 
 
-@pytest.mark.parametrize("span", [(1, 2, 3), (0, 4), (5, 4), ("1", 9), 7, [1, 9], (True, 9)])
-async def test_a_wrong_span_is_none_and_named(span: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert await reach_of(asked(Pages(span=span)), EPOCH, 3) is None
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        ((1, 2, 3), "a tuple of int, int, int"),
+        ((0, 4), "(0, 4)"),
+        ((5, 4), "(5, 4)"),
+        (("1", 9), "a tuple of str, int"),
+        (7, "a value of type int"),
+        ([1, 9], "a value of type list"),
+        ((True, 9), "a tuple of bool, int"),
+        ((), "a tuple of nothing"),
+    ],
+)
+async def test_a_wrong_span_is_none_and_named(span: Any, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert await failed_to_say(asked(Pages(span=span)))
     assert caplog.messages == [
-        f"the history store of a test answered span with {span!r}: it must be None, or the first and the last sequence "
+        f"the history store of a test answered span with {words}: it must be None, or the first and the last sequence "
         "of a run of events"
     ]
+
+
+async def test_a_store_that_does_not_keep_its_promise_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(HistoryUnavailable):
+        _ = [piece async for piece in read_from(asked(Pages((4, 5))), 3, 9, is_whole=True)]
+
+    assert caplog.messages == ["the history store of a test said that it has the events 4 to 9, and gave none behind 5"]
+
+
+class PlainSpan(Pages):
+    def span(self, epoch: bytes) -> tuple[int, int]:  # type: ignore[override]
+        return 4, 9
+
+
+class ReadWithoutYield(Pages):
+    async def read(self, epoch: bytes, after: int, until: int) -> list[HistoryPage]:  # type: ignore[override]
+        return []
+
+
+async def test_methods_of_the_wrong_kind_are_named_with_the_kind_that_is_needed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert await failed_to_say(asked(PlainSpan()))
+    assert await _read(ReadWithoutYield(), 3, 9) == [(4, 9)]
+    assert caplog.messages == [
+        "the history store of a test returned a value of type tuple from span: span must be async",
+        "the history store of a test returned a value of type coroutine from read: read must be an async generator, "
+        "with `yield`",
+    ]
+
+
+NOT_STORED = "these events are older than the log holds, and the history store does not have them"
+STORE_FAILED = "these events are older than the log holds, and the history store failed: the gateway's log says how"
+
+
+@pytest.mark.parametrize(
+    ("pages", "gap"),
+    [
+        pytest.param(Pages((4, 5)), (6, 9, NOT_STORED), id="has less"),
+        pytest.param(Pages((4, 5), error=OSError("x")), (6, 9, STORE_FAILED), id="read fails"),
+    ],
+)
+async def test_a_gap_says_whether_the_store_failed_or_does_not_have_the_events(
+    pages: Pages, gap: tuple[int, int, str]
+) -> None:
+    found = [piece async for piece in read_from(asked(pages), 3, 9, is_whole=False) if isinstance(piece, Gap)]
+
+    assert [(piece.first, piece.last, piece.detail) for piece in found] == [gap]
+
+
+async def test_the_gap_of_a_store_that_does_not_say_what_it_has_says_that_the_store_failed() -> None:
+    log = EventLog(Clock())
+    log.start_after(9)
+    pages = Pages((4, 9), error=OSError("x"))
+    older = await find_older(lambda: asked(pages), log, EPOCH, Position(EPOCH, 3), BrokenPromises())
+    assert older is not None
+    place = decide(log, EPOCH, Position(EPOCH, 3), older.reach)
+    assert place.gap is not None
+    found = [piece async for piece in older.in_place_of(place.gap, EPOCH, is_whole=place.recovered)]
+
+    assert not place.recovered
+    assert not pages.asked
+    assert [(p.first, p.last, p.detail) for p in found if isinstance(p, Gap)] == [(4, 9, STORE_FAILED)]

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from support.events import EPOCH, Clock, batch, told
-from support.seams import read_from
+from support.seams import failed_to_say, read_from
 from support.waiting import until
 
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
-from mxgw_core.events.history import BrokenPromises, Store, StoreFailed, find_older, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, StoreFailed, find_older
 from mxgw_core.events.log import EventLog
 
 pytestmark = pytest.mark.asyncio
@@ -90,7 +90,7 @@ async def test_a_store_that_stops_midway_is_a_gap_from_there_and_named_in_the_lo
 async def test_a_store_that_does_not_say_what_it_has_has_nothing(fault: str) -> None:
     history = Faulty(fault)
 
-    assert await reach_of(_store(history), EPOCH, 3) is None
+    assert await failed_to_say(_store(history))
 
     history.may_end.set()
 
@@ -132,10 +132,11 @@ async def test_a_store_whose_last_call_ignores_that_it_is_cancelled_is_not_asked
     history, log, doubts = Faulty("ignores that it is cancelled"), EventLog(Clock()), BrokenPromises()
     log.start_after(9)
 
-    async def search() -> None:
-        assert (
-            await find_older(lambda: _store(history, left=doubts.left), log, EPOCH, Position(EPOCH, 3), doubts) is None
-        )
+    async def search(has_failed: bool = True) -> None:
+        store = _store(history, left=doubts.left)
+        older = await find_older(lambda: store, log, EPOCH, Position(EPOCH, 3), doubts)
+
+        assert (older is not None and older.has_failed) is has_failed
 
     await search()
     await search()
@@ -145,7 +146,7 @@ async def test_a_store_whose_last_call_ignores_that_it_is_cancelled_is_not_asked
 
     history.may_end.set()
     await until(lambda: not doubts.left)
-    await search()
+    await search(has_failed=False)
 
     assert history.asked == 2
 

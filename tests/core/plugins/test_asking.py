@@ -263,9 +263,11 @@ def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(instal
         "class Plugin:\n    @hookimpl\n    def mxgw_doctor(self): return [Finding('keys', 'too many', 'revoke some')]",
     )
     install("blind", "class Plugin:\n    @hookimpl\n    def mxgw_doctor(self): raise OSError('no such file')")
-    checks = {check.title: check for check in _plugins(PluginHost.load(settings("finds", "blind")))}
+    install("wrong", "class Plugin:\n    @hookimpl\n    def mxgw_doctor(self): return 'all is well'")
+    checks = {check.title: check for check in _plugins(PluginHost.load(settings("finds", "blind", "wrong")))}
 
     assert (checks["finds: keys"].outcome, checks["finds: keys"].detail) == (Outcome.WARNING, "too many")
     assert checks["finds: keys"].cure == "revoke some"
     assert checks["blind"].outcome is Outcome.WARNING
-    assert "no such file" in checks["blind"].detail
+    assert "it could not look: mxgw_doctor raised OSError: no such file" in checks["blind"].detail
+    assert checks["wrong"].detail == ("it could not look: mxgw_doctor returned a str, not Sequence[Finding] | None")

@@ -7,6 +7,7 @@ of the hook says. `MEANINGS` has it for each hook; a new hook without an entry f
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import threading
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.seams import failed_to_say
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api import (
@@ -47,12 +49,13 @@ from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.checking import plugin_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filters import FeedFilters, ItemFilters
-from mxgw_core.events.history import Store, reach_of
+from mxgw_core.events.history import Store
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
+from mxgw_core.plugins.answers import ANSWERS, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.plugins.objects import (
@@ -69,6 +72,7 @@ from mxgw_core.plugins.watching import HANGS, CallWatch
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.stream_requests import _policy_of
 from mxgw_core.sessions.limits import buffer_limit, subscriber_limits
+from mxgw_core.testing import until
 from mxgw_core.workers.orphans import decide, orphans_of
 from mxgw_core.workers.steps import WorkerSteps
 
@@ -612,9 +616,44 @@ async def test_a_task_that_a_plugin_makes_does_not_end_the_event_loop(
     await asyncio.wait(made)
     made.clear()  # nobody fetches the exception
     await asyncio.sleep(0)
+    gc.collect()
 
     assert world.host.failures == ({} if way == "cancels" else {("evil", "mxgw_gateway_context"): 1})
     assert way == "cancels" or "plugin evil (dist-evil 1.0): a task (" in caplog.text
+    assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_fails_and_is_kept_is_reported_once_unless_somebody_fetches_its_exception(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    contain_tasks(loop, fetch_s=0.0)
+    made: list[asyncio.Task[None]] = []
+
+    async def kept() -> None:
+        raise OSError("kept")
+
+    async def fetched() -> None:
+        raise OSError("fetched")
+
+    async def context() -> None:
+        made.append(loop.create_task(kept()))
+        await asyncio.wait(made)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fetched())
+        awaited = loop.create_task(fetched())
+        with pytest.raises(OSError, match="fetched"):
+            await awaited
+
+    await plugin_task(world.owner("mxgw_gateway_context"), "its context", context(), name="context")
+    await until(lambda: bool(world.host.failures))
+    made.clear()
+    gc.collect()
+
+    assert world.host.failures == {("evil", "mxgw_gateway_context"): 1}
+    assert ".kept) (mxgw_gateway_context) raised OSError: kept" in caplog.text
     assert "never retrieved" not in caplog.text
 
 
@@ -632,7 +671,9 @@ async def test_a_callback_that_a_plugin_leaves_in_the_event_loop_is_named(world:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "coroutine"])
-async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World, way: str) -> None:
+async def test_a_history_store_that_fails_has_nothing_and_is_named_once(
+    world: World, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken:
         async def span(self, epoch: bytes) -> Any:
             return WAYS[way][0]()
@@ -642,7 +683,9 @@ async def test_a_history_store_that_fails_has_nothing_and_is_named(world: World,
 
     store = Store(Broken(), "evil", 5.0, 5.0, owner=world.owner("mxgw_history"))
 
-    assert await reach_of(store, b"", 1) is None
+    with caplog.at_level(logging.WARNING):
+        assert await failed_to_say(store)
+    assert len(caplog.records) == 1
     assert world.host.failures == {("evil", "mxgw_history"): 1}
 
 
@@ -656,3 +699,15 @@ def test_filters_of_a_feed_belong_to_the_plugin_that_serves_it(world: World) -> 
     batch = EventBatch(events=[Event(sequence=1, item_serial=2, kind=1)]).SerializeToString()
     with pytest.raises(AccessDenied, match="plugin 'evil' failed"):
         filters.feed(chunk_of(1, 1, batch))
+
+
+def test_a_read_without_yield_is_named_by_the_kind_that_is_needed() -> None:
+    class WithoutYield:
+        async def span(self, epoch: bytes) -> None:
+            return None
+
+        async def read(self, epoch: bytes, after: int, until: int) -> list[Any]:
+            return []
+
+    with pytest.raises(WrongAnswer, match="whose method read is no async generator: it has no `yield`"):
+        ANSWERS["mxgw_history"](WithoutYield(), {})

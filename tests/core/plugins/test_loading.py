@@ -89,6 +89,15 @@ BROKEN: dict[str, tuple[str, str]] = {
                              "class Plugin:\n    def no(self, s): raise ValueError('not today')\n"
                              "    @hookimpl\n    def mxgw_settings(self): return SettingsSection('bad', M, self.no)",
                              "applying its settings raised ValueError: not today"),
+    "exits with its settings": ("import pydantic, sys\nclass M(pydantic.BaseModel): pass\n"
+                                "class Plugin:\n    @hookimpl\n"
+                                "    def mxgw_settings(self): return SettingsSection('bad', M, lambda _: sys.exit(3))",
+                                "applying its settings raised SystemExit: 3"),
+    "exits in its model": ("import pydantic, sys\nclass M(pydantic.BaseModel):\n"
+                           "    @pydantic.model_validator(mode='after')\n    def no(self): sys.exit(3)\n"
+                           "class Plugin:\n    @hookimpl\n"
+                           "    def mxgw_settings(self): return SettingsSection('bad', M, print)",
+                           "validating its settings raised SystemExit: 3"),
 }  # fmt: skip
 
 broken = pytest.mark.parametrize(("code", "reason"), BROKEN.values(), ids=BROKEN.keys())

@@ -13,6 +13,7 @@ from mxgw_core.api import ADMINISTRATOR, Call, Identity, Operator, Peer
 from mxgw_core.api.types import ANONYMOUS
 from mxgw_core.config import PluginsSettings, Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.gateway_service import GatewayService
 
 
@@ -20,8 +21,8 @@ class Registry:
     draining = False
     pool = SimpleNamespace(ready=0)
 
-    def __len__(self) -> int:
-        return 0
+    def live(self) -> tuple[()]:
+        return ()
 
 
 @pytest.mark.asyncio
@@ -40,7 +41,7 @@ async def test_only_administrators_see_why_a_plugin_failed(
 ) -> None:
     install_plugin("broken", None)
     plugins = PluginHost.load(Settings(plugins=PluginsSettings(enabled=("broken",))))
-    service = GatewayService(Settings(), cast("Any", Registry()), plugins, "id")
+    service = GatewayService(Settings(), cast("Any", Registry()), plugins, AccessControl(plugins), "id")
     call = Call("/x", identity, Peer("here", is_local=True), None)
 
     info = await service.GetGatewayInfo(GetGatewayInfoRequest(), call)

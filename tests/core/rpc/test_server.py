@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -26,6 +27,7 @@ from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest
 from mxgw_core.api.errors import AccessRevoked, SettingsError
 from mxgw_core.rpc.handlers import _abort
+from mxgw_core.rpc.health_service import HealthService
 from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.asyncio
@@ -225,6 +227,75 @@ async def test_health_says_serving_for_the_gateway_and_each_service() -> None:
         refusal = await refused(_health(client, "no.such.Service"))
 
         assert refusal.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_is_listed_and_watched_by_few_strangers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxgw_core.rpc.health_service.WATCHERS_OF_PEER", 2)
+    async with running_gateway({"limits.concurrent_calls": 2}) as gateway, client_of(gateway.target) as client:
+        stub: Any = health_pb2_grpc.HealthStub(client.channel)
+        listed = (await stub.List(health_pb2.HealthListRequest(), timeout=60)).statuses  # type: ignore[attr-defined]
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(2)]
+        assert [(await watch.read()).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 2
+        refusal = await refused(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+
+        assert {"", "mxgw.v1.EventService"} <= listed.keys()
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "health streams" in refusal.text
+        assert await _answers(client) == "anonymous"  # the health streams have no place of other calls
+
+        watches[0].cancel()
+        await until(lambda: gateway.app._server is not None and gateway.app._server._health._watchers == 1)
+        again = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        await again.read()
+
+
+async def test_a_health_stream_that_nobody_reads_holds_up_no_other_and_no_status() -> None:
+    class Context:
+        def __init__(self, *, reads: bool) -> None:
+            self.got: list[int] = []
+            self.reads = reads
+
+        def peer(self) -> str:
+            return "ipv4:10.0.0.1:1"
+
+        async def write(self, response: health_pb2.HealthCheckResponse) -> None:
+            self.got.append(response.status)
+            await asyncio.sleep(0 if self.reads else 3600)
+
+    health, stuck, other = HealthService(), Context(reads=False), Context(reads=True)
+    request: Any = health_pb2.HealthCheckRequest()
+    async with asyncio.TaskGroup() as tasks:
+        watching = [tasks.create_task(health.Watch(request, context)) for context in (stuck, other)]  # type: ignore[arg-type]
+        await until(lambda: len(other.got) == len(stuck.got) == 1)
+        health.set("", serves=True)
+        await until(lambda: len(other.got) == 2)
+        for watch in watching:
+            watch.cancel()
+
+    assert health._watchers == 0
+    assert not health._watchers_of
+
+
+async def test_calls_above_the_limit_are_refused_in_words_counted_and_logged_once_per_episode(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running_gateway({"limits.concurrent_calls": 2}) as gateway, client_of(gateway.target) as client:
+        session = await client.open()
+        for episode in (1, 2):
+            stream = client.stream(session.session_id)
+            await stream.read()
+            with gateway.app._calls.serving():
+                refusals = [await refused(_answers(client)) for _ in range(3)]
+            stream.cancel()
+            await until(lambda: gateway.app._calls.running == 0)
+
+            assert {(r.code, r.reason) for r in refusals} == {
+                (grpc.StatusCode.RESOURCE_EXHAUSTED, "CALL_LIMIT_REACHED")
+            }
+            assert len([r for r in caplog.records if "more are refused" in r.getMessage()]) == episode
+        (over,) = [m for m in gateway.api.observation.metrics() if m.name == "mxgw_rpc_over_limit_total"]
+        assert [sample.value for sample in over.samples] == [6]
+    assert [r.getMessage() for r in caplog.records if "again; 3 were refused" in r.getMessage()]
 
 
 async def _reflected(client: Client) -> set[str]:

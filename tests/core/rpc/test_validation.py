@@ -24,7 +24,7 @@ from mxgw.v1.events_pb2 import Position
 from mxgw.v1.values_pb2 import MxArray, MxDataType, MxValue, ValueArray
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.rpc import validation
-from mxgw_core.rpc.pages import after_token, page
+from mxgw_core.rpc.pages import SealedTokens, page
 from mxgw_core.rpc.validation import parse
 
 LIMITS = {"text_characters": 100, "items": 5}
@@ -64,7 +64,7 @@ def _field(request: object) -> str:
             100,
             "command.subscribe_bulk.items[1].item_context",
         ),
-        (lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(name=t)), 100, "policy.name"),
+        (lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(name=t)), 64, "policy.name"),
         (
             lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(parameters={t: ""})),
             100,
@@ -174,15 +174,23 @@ def test_page_sizes_outside_are_refused(size: int) -> None:
         page(size, 100, 500)
 
 
-@pytest.mark.parametrize(("token", "after"), [("", 0), ("7", 7), ("0", 0)])
-def test_page_tokens_are_read_back(token: str, after: int) -> None:
-    assert after_token(token) == after
+def test_page_tokens_are_read_back_and_tell_nothing() -> None:
+    tokens = SealedTokens()
+    given = [tokens.seal(number) for number in (0, 7, 7, 2**64 - 1)]
+
+    assert [tokens.number_of(token) for token in ("", *given)] == [0, 0, 7, 7, 2**64 - 1]
+    assert len(set(given)) == len(given)
 
 
-@pytest.mark.parametrize("token", ["-1", "1.5", "x", " 1", "\u0663", "1" * 20, "+1"])
+@pytest.mark.parametrize("token", ["7", "-1", "x", "\u0663" * 48, "0" * 48, "seven", "0" * 47])
 def test_page_tokens_that_were_never_given_out_are_refused(token: str) -> None:
     with pytest.raises(InvalidRequest, match="page_token"):
-        after_token(token)
+        SealedTokens().number_of(token)
+
+
+def test_a_page_token_of_another_gateway_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="page_token"):
+        SealedTokens().number_of(SealedTokens().seal(7))
 
 
 def test_numbers_are_nobodys_business_here() -> None:

@@ -33,7 +33,7 @@ from support.lifetimes import Gateway, Process, World
 from mxgw_core.api.errors import GatewayDraining, GatewayError, SessionGone, SessionLimitReached
 from mxgw_core.api.types import CloseReason, Identity, Position, SessionState
 from mxgw_core.events.pieces import Chunk, Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.sessions.session import Session, SessionRequest

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.events import EPOCH
 from support.repository import ROOT
 
 import mxgw_core.testing
 from mxgw_core.api import Identity, ItemRecord, Lag, PolicyRequest, QueueLimits, SessionInfo, SessionState
 from mxgw_core.testing import SlowReader, identity, item_record, lag, policy_request, queue_limits, session_info
+from mxgw_core.testing.checker import Opened, Promise, Seen
 
 
 def test_what_is_not_said_is_filled_in() -> None:
@@ -66,3 +68,21 @@ def test_the_page_calls_what_there_is() -> None:
 def parameters_of(function: Callable[..., Any]) -> str:
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
     return ", ".join(f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name for p in parameters)
+
+
+def test_a_slow_reader_knows_what_a_limited_key_may_see() -> None:
+    reader = SlowReader(
+        "localhost:1", "s", visible=lambda item: item in {(1, 1), (1, 3)}, permitted=lambda item: item == (1, 1)
+    )
+    checker = reader.checker
+    checker.attach()
+    for observation in (Opened(EPOCH, 0, 0, 1), Seen(1, (1, 1)), Seen(3, (1, 1))):
+        checker.observe(observation)
+
+    assert not checker.violations
+    assert checker.unjudged == 1
+
+    checker.observe(Seen(4, (1, 3)))
+    checker.observe(Seen(5, (1, 2)))
+
+    assert checker.counts == {Promise.PERMITTED: 2, Promise.FILTERED: 1}

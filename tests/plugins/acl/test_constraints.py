@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -11,18 +13,20 @@ from typing import Any
 
 import grpc
 import pytest
-from support.clients import Client, refusal_of, refused
+from support.clients import Client, refusal_of, refused, running_calls
 from support.keys import EVERYTHING, client_with, guarded_gateway
 from support.waiting import until
 
 from mxgw.convert import to_value
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw.v1.command_service_pb2 import BrowseRequest
+from mxgw.v1.command_service_pb2 import BrowseRequest, InvokeRequest
 from mxgw.v1.event_service_pb2 import StartPosition
+from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest
 from mxgw_acl.item_rights import ItemRights
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
+from mxgw_core.rpc import handlers
 
 pytestmark = pytest.mark.asyncio
 
@@ -343,6 +347,8 @@ async def test_a_list_shows_a_key_its_own_sessions_and_refuses_nothing_in_the_lo
                 async with client_with(guarded.target, text) as client:
                     reply = await client.sessions.ListSessions(ss.ListSessionsRequest(), timeout=60)
                     lists.append([session.session_id for session in reply.sessions])
+                    info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
+                    assert info.open_sessions == len(reply.sessions)
 
         assert lists[0] == [mine]
         assert len(lists[1]) == 2
@@ -380,6 +386,31 @@ async def test_revoking_a_key_ends_its_streams_with_their_reason_and_its_session
         ended = [line for line in guarded.audit() if line["action"] == "StreamEvents ended"]
 
         assert [(line["actor"], line["session"]) for line in ended] == [(f"key:{key.id}", session_id)]
+
+
+async def test_the_answer_of_a_call_that_took_long_is_withheld_when_its_key_was_revoked_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "LONG_S", 0.0)
+    async with guarded_gateway(tmp_path) as guarded:
+        key, text = guarded.issue()
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open()).session_id
+            register = InvokeRequest(session_id=session_id, command=c.MxCommand(register=c.RegisterCommand()))
+            (session,) = guarded.gateway.api.sessions()
+            os.kill(session.worker_pid, signal.SIGSTOP)
+            browse = client.commands.Browse(BrowseRequest(session_id=session_id))
+            command = client.commands.Invoke(register)
+            await until(lambda: running_calls(guarded.gateway.api) == {"Browse": 1, "Invoke": 1})
+            guarded.store.revoke(key.id, closes_sessions=False)
+            assert (await refused(client.gateway.Ping(PingRequest()))).reason == "UNAUTHENTICATED"
+            os.kill(session.worker_pid, signal.SIGCONT)
+            refusals = [await refused(browse), await refused(command)]
+
+    assert [refusal.reason for refusal in refusals] == ["REVOKED"] * 2
+    assert [refusal.metadata.get("outcome") for refusal in refusals] == [None, "unknown"]
+    denied = [line["action"] for line in guarded.audit() if line["reason"] == refusals[0].text]
+    assert sorted(denied) == ["Browse", "Invoke"]
 
 
 async def test_a_stream_that_nobody_reads_is_ended_all_the_same(tmp_path: Path) -> None:

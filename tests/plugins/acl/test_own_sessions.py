@@ -171,7 +171,12 @@ async def test_browsing_in_pages_shows_what_the_caller_may_see_and_nothing_of_ho
                 asked.page_token = answer.next_page_token
             stranger = BrowseRequest(session_id=session_id, parent="Valve_002", page_token=tokens[0])
             refusal = await refused(client.commands.Browse(stranger, timeout=15))
+            below = [
+                await client.commands.Browse(BrowseRequest(session_id=session_id, parent=parent), timeout=15)
+                for parent in ("Pump_001.Running", "Pump_001.Nothing", "Nothing")
+            ]
 
+    assert [list(answer.nodes) for answer in below] == [[], [], []]  # hidden nodes are no different from none
     assert found == [[name] for name in shown]
     assert [token.split(".")[0] for token in tokens] == ["1", "2", ""]
     assert "not one of this query" in refusal.text

@@ -26,6 +26,11 @@ _UCRED = struct.Struct("3i")
 _SOCKET_MODE = 0o600
 
 
+def event_loop_class() -> type[asyncio.AbstractEventLoop]:
+    """Return the class of asyncio's own event loop that can use the endpoints and wait for processes."""
+    return asyncio.SelectorEventLoop
+
+
 async def self_test() -> None:
     """Make sure that the running event loop can do what this package needs from it.
 

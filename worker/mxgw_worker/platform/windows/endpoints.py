@@ -29,6 +29,11 @@ SOCKET_PATH_BYTES: int | None = None
 _BUSY_S, _BUSY_ATTEMPTS = 0.01, 200
 
 
+def event_loop_class() -> type[asyncio.AbstractEventLoop]:
+    """Return the class of asyncio's own event loop that can use the endpoints and wait for processes."""
+    return asyncio.ProactorEventLoop
+
+
 async def self_test() -> None:
     """Make sure that the running event loop can do what this package needs from it.
 

@@ -22,7 +22,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from mxgw_core.api import Globs
+from mxgw_core.api import LONGEST_MIDDLE, Globs
 
 _GAP = 1
 _GUTTER = 2
@@ -177,7 +177,8 @@ class Grid(ScrollView, can_focus=True):
         """
         inverse = pattern.startswith("!")
         text = pattern[1:] if inverse else pattern
-        self._matcher = Globs([f"*{text}*"]) if text else None
+        # What is beyond the limit of a pattern would hardly be typed; it is left out, so that typing goes on.
+        self._matcher = Globs([f"*{text.casefold()[: LONGEST_MIDDLE - 2]}*"]) if text else None
         self._pattern, self._inverse = (pattern if text else ""), inverse
         self._arrange()
 
