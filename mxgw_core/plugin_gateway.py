@@ -16,6 +16,7 @@ from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDra
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.following import Follower
 from mxgw_core.api.internal_sessions import InternalSession
+from mxgw_core.api.ranges import check_whole_number
 from mxgw_core.api.rate_limits import Attempts
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, Position, SessionInfo, own_session
 from mxgw_core.config.models import Settings
@@ -37,7 +38,7 @@ from mxgw_core.sessions.session import Session, SessionRequest
 
 class PluginGateway:
     """Implements `api.Gateway`. One object is made for each run of the gateway, before the contexts of plugins are
-    entered. Each plugin gets an object of its own from it (`lent_to`), so that it is known what belongs to the plugin,
+    entered. Each plugin gets an object of its own from it (`copy_for`), so that it is known what belongs to the plugin,
     also when a task or a thread of the plugin makes the call.
 
     Attributes:
@@ -72,19 +73,19 @@ class PluginGateway:
         self._ended = asyncio.Event()
         self.feeds: list[PluginFeed] = []
         # Key: a plugin. Value: its object.
-        self._lent: dict[str, PluginGateway] = {}
+        self._copies: dict[str, PluginGateway] = {}
         # The rest is different in the object of each plugin.
         self._plugin = ""
         self._has_failed = False
         self._own_feeds: list[PluginFeed] = []
         self._followers: WeakSet[LogFollower] = WeakSet()
 
-    def lent_to(self, plugin: str) -> PluginGateway:
+    def copy_for(self, plugin: str) -> PluginGateway:
         """Return the object of a plugin."""
-        if (lent := self._lent.get(plugin)) is None:
-            lent = self._lent[plugin] = copy(self)
-            lent._plugin, lent._own_feeds, lent._followers = plugin, [], WeakSet()
-        return lent
+        if (own := self._copies.get(plugin)) is None:
+            own = self._copies[plugin] = copy(self)
+            own._plugin, own._own_feeds, own._followers = plugin, [], WeakSet()
+        return own
 
     def serving(self) -> None:
         """Call this when the gateway begins to serve calls."""
@@ -97,11 +98,11 @@ class PluginGateway:
 
     def end_all_of(self, plugin: str) -> None:
         """End the feeds, followers and internal sessions of a plugin that has failed. It cannot open new ones."""
-        lent = self.lent_to(plugin)
-        lent._has_failed = True
-        for feed in lent._own_feeds:
+        own = self.copy_for(plugin)
+        own._has_failed = True
+        for feed in own._own_feeds:
             feed.end(partial(self._plugins.failure, plugin))
-        for follower in tuple(lent._followers):
+        for follower in tuple(own._followers):
             follower.close()
         for session in self._registry.live():
             if session.request.plugin == plugin:
@@ -214,9 +215,7 @@ class PluginGateway:
         try:
             attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
             try:
-                operator = _operator(
-                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-                )
+                operator = await self._operator("mxgw_authenticate_operator", credentials=credentials)
             except DependencyUnavailable:
                 attempt.succeeded()  # no password was checked, so this does not count as a failed attempt
                 raise
@@ -231,7 +230,17 @@ class PluginGateway:
             self._calls.logins[outcome] += 1
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
-        return _operator(await asyncio.to_thread(self._plugins.ask, "mxgw_renew_operator", operator=operator))
+        return await self._operator("mxgw_renew_operator", operator=operator)
+
+    async def _operator(self, hook: str, **arguments: object) -> Operator | None:
+        """Ask the plugins in a thread who an operator is.
+
+        Raises:
+            GatewayError: raised by a plugin on purpose; also when a plugin with this hook has failed meanwhile.
+        """
+        answers = await asyncio.to_thread(self._plugins.ask, hook, **arguments)
+        self._plugins.check(hook)
+        return _operator(answers)
 
     def forget_operator(self, operator: Operator) -> None:
         self._plugins.ask("mxgw_operator_left", operator=operator)
@@ -243,12 +252,15 @@ class PluginGateway:
             raise TypeError(
                 f"after must be a Position, with the epoch of the session, or None; it is {scalar_or_type(after, 80)}"
             )
+        if after is not None:
+            check_whole_number("the sequence of after", after.sequence)
+        check_whole_number("batch_bytes", batch_bytes, 1)
         self._require_plugin()
         session = self._registry.get(session_id)
         session.require_ready()
         full_name = "/".join(part for part in (self._plugin, name) if part)
         follower = session.distributor.follow(
-            self._registry.following, after, session_id=session_id, name=full_name, batch_bytes=max(1, batch_bytes)
+            self._registry.following, after, session_id=session_id, name=full_name, batch_bytes=batch_bytes
         )
         self._followers.add(follower)
         return follower
@@ -281,6 +293,6 @@ def _operator(answers: Sequence[Answer]) -> Operator | None:
             raise answer.error
         if answer.error is not None:
             return None
-        if isinstance(answer.value, Operator):
-            return answer.value
+        operator: Operator = answer.value
+        return operator
     return None

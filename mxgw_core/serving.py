@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
+from mxgw_core.exception_groups import innermost
 from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.event_loop import gateway_loop
 from mxgw_worker.platform import StopKind, StopRequest, on_stop, self_test
@@ -42,7 +43,7 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: C
         runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
         code = 0
     except BaseException as error:
-        text = str(_innermost(error))
+        text = str(innermost(error))
         raise
     finally:
         # This waits for the tasks and threads that plugins have left, however long they run.
@@ -72,12 +73,6 @@ def _end_late(code: int, text: str) -> None:
     )
     sys.stdout.flush()
     os._exit(code)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:

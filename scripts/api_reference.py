@@ -20,6 +20,7 @@ from api_source import (
     comment_above,
     docstring_of,
     in_table,
+    is_named_tuple,
     kind_of,
     public_members,
     types_in,
@@ -167,7 +168,9 @@ class Page:
             )
         types = {one.name: one.annotation for one in found.parameters}
         defaults = {one.name: one.default for one in found.parameters if one.default is not None}
-        if kind_of(found) != "value":  # the signature shows the defaults
+        if is_named_tuple(found):
+            defaults = {one.name: one.value for one in fields if one.value is not None}
+        elif kind_of(found) != "value":  # the signature shows the defaults
             defaults = {}
         rows = []
         for one in fields:

@@ -79,11 +79,16 @@ def kind_of(found: Found) -> str:
         return "protocol"
     if any(base.startswith("enum.") for base in bases):
         return "enum"
-    if "dataclass" in found.labels:
+    if "dataclass" in found.labels or is_named_tuple(found):
         return "value"
     if any(base.endswith(("Error", "Exception")) for base in bases):
         return "error"
     return "class"
+
+
+def is_named_tuple(found: Found) -> bool:
+    """Return whether a class is a value that is a tuple with names for its items."""
+    return any(str(base) == "NamedTuple" for base in found.bases)
 
 
 def in_table(found: Found) -> bool:

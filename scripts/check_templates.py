@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mxgw_cli.plugins.scaffold import PluginKind, PluginNames, write_plugin
+from mxgw_cli.plugins.kinds import PluginKind
+from mxgw_cli.plugins.scaffold import PluginNames, write_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -27,6 +27,8 @@ def _with_gateway() -> None:
     """Do nothing: this command exists only so that the names of the gateway's options can be read from it below."""
 
 
+# Click prints the lines of a paragraph that begins with this character as they are.
+_AS_IT_IS = "\b"
 _GATEWAY_OPTIONS = frozenset(parameter.name for parameter in _with_gateway.params)
 
 
@@ -48,7 +50,7 @@ def commands(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tu
 
 def _section(path: tuple[str, ...], command: click.Command) -> str:
     usage = " ".join([*path, *_usage(command)])
-    parts = [f"## {' '.join(path)}", f"```text\n{usage}\n```", inspect.cleandoc(command.help or "")]
+    parts = [f"## {' '.join(path)}", f"```text\n{usage}\n```", _help(command)]
     options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     own = [option for option in options if option.name not in _GATEWAY_OPTIONS]
     if own:
@@ -59,6 +61,15 @@ def _section(path: tuple[str, ...], command: click.Command) -> str:
     examples = command.examples if isinstance(command, Command | Group) else EXAMPLES
     parts.append(_examples(examples))
     return "\n\n".join(part for part in parts if part)
+
+
+def _help(command: click.Command) -> str:
+    """Return the help text. Lines that click prints as they are, behind a line with \\b, become a block."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    return "\n\n".join(
+        f"```text\n{paragraph.removeprefix(_AS_IT_IS).strip()}\n```" if paragraph.startswith(_AS_IT_IS) else paragraph
+        for paragraph in paragraphs
+    )
 
 
 def _usage(command: click.Command) -> Iterator[str]:

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from mxgw_core.exception_groups import innermost
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -101,14 +103,6 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except BaseExceptionGroup as group:
         # A task group raises a group of errors. The user gets the first error in the group.
         raise innermost(group) from None
-
-
-def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group; when that error is a group too, the first error in that group, and so on."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
 
 
 @contextmanager

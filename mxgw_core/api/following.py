@@ -15,8 +15,10 @@ from mxgw_core.api.types import ItemRecord
 class FollowedItems:
     """Items of the session. The record of an item comes before the first batch that has an event of the item.
 
-    The records of items that were removed meanwhile come too. A new follower gets the records of all items that the
-    session knows, so a record can come again after a restart; it is the same record then.
+    The records of items that were removed meanwhile come too, as long as the session knows them: it keeps 2 MiB of
+    records of removed items, and forgets the oldest beyond that. So a follower that is far behind, or begins late, can
+    get events of an item whose record never comes. A new follower gets the records of all items that the session knows,
+    so a record can come again after a restart; it is the same record then.
     """
 
     items: Sequence[ItemRecord]
@@ -105,7 +107,8 @@ class Follower(Protocol):
         A smaller sequence than before changes nothing.
 
         Raises:
-            ValueError: `sequence` is larger than `delivered`.
+            ValueError: `sequence` is larger than `delivered`, or negative.
+            TypeError: `sequence` is no whole number.
         """
 
     def close(self) -> None:

@@ -126,6 +126,8 @@ class Gateway(Protocol):
             PositionForeign: the epoch of `after` is not the one of the session.
             InvalidRequest: `after` is ahead of the newest event, so that it cannot be a position of this session.
             PluginFailed: the plugin has failed.
+            TypeError: `after` is no position, or its sequence or `batch_bytes` is no whole number.
+            ValueError: the sequence of `after` is negative, or `batch_bytes` is less than 1.
         """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:

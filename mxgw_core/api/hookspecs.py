@@ -2,8 +2,7 @@
 
 Hooks are plain functions that run in the thread of the event loop, so they must not block. They are called at the
 start, or for a session, a subscriber or a call, but never for a single event: for events, hooks return objects that the
-gateway uses later. All hooks stand in this one module, though it has more than 400 lines, because they are read
-together. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
+gateway uses later. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
 which the settings enable them (this is the order of pluggy), None means "no opinion", and an exception is logged with
 the name of the plugin and counts as None.
 
@@ -11,6 +10,8 @@ A hook fails when it raises any exception, also `SystemExit` and `CancelledError
 than its annotation says: then it means what an exception means. A `GatewayError` is no failure. The same holds for the
 methods of the objects that hooks return. Arguments are copies, so a change of them changes nothing. A call that takes
 longer than `plugins.slow_call_ms` by its own fault is counted and logged.
+
+All hooks stand in this one module, though it has more than 400 lines, because they are read together.
 """
 
 from __future__ import annotations

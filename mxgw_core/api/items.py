@@ -1,4 +1,4 @@
-"""References of items. For plugins that decide by the names of items: guards, filters, policies."""
+"""References of items, for plugins that decide by the names of items: guards, filters, policies. Inputs of commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from mxgw_core.api.types import ItemRecord
 
 # A plain name: it has no separator, and can only have an array index at its end.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ #$-]+(\[\d*\])?")
+
+# Key: the name of a bulk command. Value: the name of the repeated field that has the command's inputs.
+INPUT_FIELDS = {
+    "subscribe_bulk": "items",
+    "unsubscribe_bulk": "item_handles",
+    "write_bulk": "writes",
+    "read_bulk": "items",
+}
+
+
+def input_count(command: MxCommand) -> int:
+    """Return how many inputs a command has: 1 if it is no bulk command."""
+    kind = command.WhichOneof("command") or ""
+    return len(getattr(getattr(command, kind), INPUT_FIELDS[kind])) if kind in INPUT_FIELDS else 1
 
 
 def named_items(command: MxCommand) -> Sequence[ItemReference]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mxgw_core.api.texts import check_texts
 
@@ -17,12 +18,14 @@ class Position:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRecord:
+class ItemRecord(NamedTuple):
     """What the worker reported of an item. The handle of an item can later be the handle of another item.
 
     No other item in the epoch of the session has the same `serial`. `item_definition` and `item_context` are the
     arguments of the command that added the item.
+
+    A record is a tuple, because all plugins get the same record: so none of them can change what another one sees.
+    `record._replace(serial=2)` returns a changed copy.
     """
 
     serial: int

@@ -341,10 +341,18 @@ class PluginsSettings(SettingsModel):
         "access are always needed for the start.",
     )
     start_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="How long the start waits for each plugin; then the plugin has failed."
+        30.0,
+        gt=0,
+        le=3600,
+        description="How long the start waits for the context of each plugin; then the plugin has failed. A call of a "
+        "plugin that takes longer, while the gateway starts, ends the process with the exit code 70.",
     )
     stop_timeout_s: float = Field(
-        10.0, gt=0, le=3600, description="How long the end waits for each plugin; then it is left behind."
+        10.0,
+        gt=0,
+        le=3600,
+        description="How long the end waits for the context of each plugin; then the context is cancelled, and left "
+        "behind when it does not end even then.",
     )
     slow_call_ms: int = Field(
         100, ge=1, le=60_000, description="A call of a plugin that takes longer is counted as slow, and logged."

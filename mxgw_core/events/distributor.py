@@ -29,7 +29,7 @@ from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.overflow import Cancellable, Overflow, drop_oldest
-from mxgw_core.events.pieces import PIECE_BYTES, Gap
+from mxgw_core.events.pieces import Gap
 from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
@@ -447,9 +447,9 @@ class Distributor:
         following: Following,
         after: Position | None,
         *,
-        session_id: str = "",
-        name: str = "",
-        batch_bytes: int = PIECE_BYTES,
+        session_id: str,
+        name: str,
+        batch_bytes: int,
     ) -> LogFollower:
         """Add a follower that begins behind `after`; with None, at the oldest event of the log.
 

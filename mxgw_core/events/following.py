@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.following import Followed, FollowedBatch, FollowedGap, FollowedItems
+from mxgw_core.api.ranges import check_whole_number
 from mxgw_core.events.frames import lost_events
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import EventLog
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # A session can have many thousand items; their records are handed over in parts of this many.
 _RECORDS_AT_ONCE = 5_000
+# When all sessions together hold too much, one in this many parts of the limit becomes free.
+_TOTAL_SHARE = 16
 _SESSION_LIMIT = "the follower had not acknowledged more than {} bytes of this session ({})"
 _TOTAL_LIMIT = (
     "followers had not acknowledged more than {} bytes of all sessions (events.follow_total_bytes), and this session "
@@ -135,7 +138,7 @@ class LogFollower:
             self._source.move_to(last)
             self._delivered = last
             return FollowedGap(first, last, lost, GapReason.GAP_REASON_QUEUE_DROPPED, f"{self._why}: {_HELP}")
-        if begun := self._followers.items.begun_after(self._serial)[:_RECORDS_AT_ONCE]:
+        if begun := self._followers.items.begun_after(self._serial, _RECORDS_AT_ONCE):
             self._serial = begun[-1].serial
             return FollowedItems(tuple(begun))
         piece = self._source.next(self._batch_bytes)
@@ -151,6 +154,7 @@ class LogFollower:
         return FollowedGap(gap.first, gap.last, lost_events(gap), gap.reason, gap.detail)
 
     def acknowledge(self, sequence: int) -> None:
+        check_whole_number("sequence", sequence)
         if sequence > self._delivered:
             raise ValueError(
                 f"follower {self.name!r} of session {self._session_id} acknowledged {sequence}, and was handed "
@@ -344,15 +348,19 @@ class Following:
         if session.held_bytes > session.limit_bytes:
             session.let_go(session.limit_bytes, _SESSION_LIMIT.format(session.limit_bytes, session.setting))
         self._count(session)
-        while self.held_bytes > self.total_bytes:
-            largest = max(self._held, key=self._held.__getitem__)
-            held, excess = self._held[largest], self.held_bytes - self.total_bytes
-            largest.let_go(max(0, held - excess), _TOTAL_LIMIT.format(self.total_bytes))
+        if self.held_bytes <= self.total_bytes:
+            return
+        # Release more than has to be released, so that the sessions are not compared again for each batch.
+        target = self.total_bytes - self.total_bytes // _TOTAL_SHARE
+        # The newest entry of each log is always held, so the session that holds the most can have nothing to release.
+        for largest in sorted(self._held, key=self._held.__getitem__, reverse=True):
+            excess = self.held_bytes - target
+            if excess <= 0:
+                return
+            largest.let_go(max(0, self._held[largest] - excess), _TOTAL_LIMIT.format(self.total_bytes))
             self._count(largest)
             if largest is not session:
                 largest.trim()
-            if self._held.get(largest, 0) >= held:
-                return  # only the newest entry of each log is left, which is always held
 
     def _count(self, session: SessionFollowers) -> None:
         held = session.held_bytes
@@ -360,18 +368,16 @@ class Following:
         if held:
             self._held[session] = held
 
-    async def drained(self, timeout_s: float) -> Sequence[LogFollower]:
+    async def drained(self, timeout_s: float) -> None:
         """Wait until every follower has read everything or was closed, but not longer than `timeout_s`. Then close the
-        others, and return them.
+        others, and name them in the log.
         """
         if self.followers:
             self._drained = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._drained,), timeout=timeout_s)
-        left = tuple(self.followers)
-        for follower in left:
+        for follower in tuple(self.followers):
             log.warning(
                 "follower %s of session %s did not read the last events, behind %d, before the gateway stopped",
                 *(follower.name, follower.session_id, follower.delivered),
             )
             follower.close()
-        return left

@@ -7,9 +7,10 @@ The worker reports each item before the item's first event, and before the answe
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import islice
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1 import worker_pb2 as w
@@ -25,6 +26,8 @@ ENDED_BYTES = 2 * 1024 * 1024
 # How many bytes of memory a record uses without its reference. Its entries in the dictionaries are included. The number
 # was measured on CPython 3.11.
 _RECORD_BYTES = 500
+# The list of serials may have this many serials of forgotten items, beside as many as there are items.
+_SERIALS_TOO_MANY = 1_000
 
 
 class BadRecords(Exception):
@@ -44,6 +47,8 @@ class ItemBook:
         self._limit_items = limit_items
         self._limit_bytes = limit_bytes
         self._items: dict[int, ItemRecord] = {}
+        # The serials of `_items`, in ascending order, and some of items that were forgotten.
+        self._serials: list[int] = []
         self._by_handle: dict[tuple[int, int], ItemRecord] = {}
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
@@ -60,13 +65,13 @@ class ItemBook:
         """Return the item with this serial; None when the serial is unknown, or its record was forgotten."""
         return self._items.get(serial)
 
-    def begun_after(self, serial: int) -> Sequence[ItemRecord]:
-        """Return the known items with a larger serial, in the order of their serials."""
+    def begun_after(self, serial: int, limit: int) -> Sequence[ItemRecord]:
+        """Return the first `limit` known items with a larger serial, in the order of their serials."""
         if serial >= self._newest:
             return ()
-        begun = list(takewhile(lambda record: record.serial > serial, reversed(self._items.values())))
-        begun.reverse()
-        return begun
+        serials = self._serials
+        later = (self._items.get(serials[index]) for index in range(bisect_right(serials, serial), len(serials)))
+        return list(islice((record for record in later if record is not None), limit))
 
     def current(self, server_handle: int, item_handle: int) -> ItemRecord | None:
         """Return the item that has this handle now, according to the worker's reports; None if no item has it."""
@@ -106,6 +111,7 @@ class ItemBook:
             reported.buffered,
         )
         self._items[record.serial] = record
+        self._serials.append(record.serial)
         self.size_bytes += _cost(record)
         if reported.ended:
             self._end(record)
@@ -139,6 +145,8 @@ class ItemBook:
             self._ended_bytes -= _cost(oldest)
             self.size_bytes -= _cost(oldest)
             del self._items[oldest.serial]
+        if len(self._serials) > 2 * len(self._items) + _SERIALS_TOO_MANY:
+            self._serials = list(self._items)
 
 
 def _cost(record: ItemRecord) -> int:

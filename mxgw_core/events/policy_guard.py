@@ -6,6 +6,7 @@ When a policy fails, the gateway does what `disconnect`, core's own policy, woul
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import math
 import time
@@ -134,6 +135,13 @@ def _at_work(owner: Owner | None, what: str) -> AbstractContextManager[None]:
     return nullcontext() if owner is None else owner.at_work(what)
 
 
+def _shown(answer: object) -> str:
+    """Return a wrong answer as text. A coroutine is closed, because it will never be awaited."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+    return scalar_or_type(answer, 80)
+
+
 class _Unusable(Exception):
     """An object cannot be used as a policy; the text says why."""
 
@@ -174,7 +182,7 @@ def _plain(answer: object) -> Action:
     if kind not in _ACTIONS:  # perhaps it is of a class that the plugin has derived from an action
         found = next((base for base in kind.__mro__ if base in _ACTIONS), None)
         if found is None:
-            raise NoAnswer(f"answered {scalar_or_type(answer, 80)}, which is no action")
+            raise NoAnswer(f"answered {_shown(answer)}, which is no action")
         answer = found(**{field.name: getattr(answer, field.name) for field in fields(found)})
     action: Action = answer  # type: ignore[assignment]  # mypy does not see what `kind` says
     if problem := problem_of_action(action):
@@ -258,7 +266,7 @@ def answers(
                 until += per_answer_s
                 answer = keep(*question)
                 if answer is not True and answer is not False:
-                    raise NoAnswer(f"returned {scalar_or_type(answer, 80)} from keep, which is neither True nor False")
+                    raise NoAnswer(f"returned {_shown(answer)} from keep, which is neither True nor False")
                 found.append(answer)
                 if time.perf_counter() > until:
                     budget.budget_s = until - began

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample
@@ -73,7 +74,8 @@ def plugin_metrics(plugins: PluginHost) -> list[Metric]:
     ]
 
 
-_METRIC = check_of(Metric, "Metric")
+_METRIC: Callable[[Any], Metric] = check_of(Metric, "Metric")
+_TEXT: Callable[[Any], str] = check_of(str, "str")
 
 
 class PluginMetrics:
@@ -95,20 +97,20 @@ class PluginMetrics:
                 continue
             try:
                 # The answer is looked at here, and a sequence of the plugin's own can fail at that.
-                with answer.owner.contained("mxgw_metrics", is_counted=False):
+                with answer.owner.contained("mxgw_metrics"):
                     fitting = list(self._fitting(answer.plugin, answer.value, names))
             except (CallFailed, GatewayError):
                 continue
             yield from fitting
 
-    def _fitting(self, plugin: str, metrics: Iterable[Metric], names: set[str]) -> Iterator[Metric]:
+    def _fitting(self, plugin: str, metrics: Iterable[Any], names: set[str]) -> Iterator[Metric]:
         own = f"mxgw_{plugin.replace('-', '_')}_"
-        for metric in metrics:
+        for answer in metrics:
             try:
-                _METRIC(metric)
+                metric = _METRIC(answer)
             except WrongAnswer as error:
-                name = metric.name if isinstance(metric, Metric) else type(metric).__name__
-                self._say(plugin, printable(str(name), 100), f"is wrong: the plugin {error}")
+                name = _TEXT(answer.name) if issubclass(type(answer), Metric) else type(answer).__name__
+                self._say(plugin, name, f"is wrong: the plugin {error}")
                 continue
             if not metric.name.startswith(own):
                 self._say(plugin, metric.name, f"does not begin with {own}")

@@ -20,22 +20,22 @@ _M = TypeVar("_M", bound=Message)
 
 
 @runtime_checkable
-class Lendable(Protocol):
+class HasCopies(Protocol):
     """An argument of which each plugin gets an object of its own."""
 
-    def lent_to(self, plugin: str) -> object:
+    def copy_for(self, plugin: str) -> object:
         """Return the object of a plugin."""
 
 
-def lent(argument: Any, plugin: str = "") -> Any:
+def copied(argument: Any, plugin: str = "") -> Any:
     """Return what a plugin gets for an argument of a hook: a copy of a message, a dataclass or a mapping, with copies
-    of the mappings in it; its own object of what is `Lendable`; anything else as it is.
+    of the mappings in it; its own object of what is `HasCopies`; anything else as it is.
     """
     kind = type(argument)
     way = _ways.get(kind)
     if way is None:
-        if isinstance(argument, Lendable):
-            return argument.lent_to(plugin)
+        if isinstance(argument, HasCopies):
+            return argument.copy_for(plugin)
         way = _ways[kind] = _way_of(kind)
     return way(argument)
 
@@ -47,7 +47,7 @@ def own_copy(message: _M) -> _M:
     return copy
 
 
-class _LentRequest(AccessRequest):
+class _CopiedRequest(AccessRequest):
     """An `AccessRequest` whose `request` is copied only when the plugin looks at it: most plugins do not."""
 
     @cached_property
@@ -62,7 +62,7 @@ _ways: dict[type, Callable[[Any], Any]] = {}
 
 def _way_of(kind: type) -> Callable[[Any], Any]:
     if issubclass(kind, AccessRequest):
-        return _lent_request
+        return _copied_request
     if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         return _copier(tuple(field.name for field in dataclasses.fields(kind)))
     if issubclass(kind, Message):
@@ -72,26 +72,28 @@ def _way_of(kind: type) -> Callable[[Any], Any]:
     return _as_it_is
 
 
-def _lent_request(request: AccessRequest) -> AccessRequest:
-    lent_request = object.__new__(_LentRequest)
+def _copied_request(request: AccessRequest) -> AccessRequest:
+    own = object.__new__(_CopiedRequest)
     known = vars(request)
-    vars(lent_request).update(known, identity=lent(request.identity), _original=known.get("request"))
+    vars(own).update(known, identity=copied(request.identity), _original=known.get("request"))
+    if request.items is not None:
+        vars(own)["items"] = tuple(request.items)
     for computed in ("request", "session"):
-        vars(lent_request).pop(computed, None)
-    return lent_request
+        vars(own).pop(computed, None)
+    return own
 
 
 def _copier(names: tuple[str, ...]) -> Callable[[_T], _T]:
     set_field = object.__setattr__
 
-    def copied(value: _T) -> _T:
+    def copy_of(value: _T) -> _T:
         copy = object.__new__(type(value))
         for name in names:
             field = getattr(value, name)
             set_field(copy, name, _read_only(field) if isinstance(field, dict) else field)
         return copy
 
-    return copied
+    return copy_of
 
 
 def _read_only(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:

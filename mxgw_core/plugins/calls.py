@@ -22,10 +22,11 @@ import pluggy
 from mxgw_core.api.errors import GatewayError, PluginFailed
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.plugins.answers import ANSWERS, Check, WrongAnswer
-from mxgw_core.plugins.arguments import lent
+from mxgw_core.plugins.arguments import copied
 from mxgw_core.plugins.call_times import CallTimes, Tally
 from mxgw_core.plugins.discovery import PluginRecord
 from mxgw_core.plugins.loading import HOOKS, describe
+from mxgw_core.plugins.refusals import REPORTS, plain_refusal
 
 log = logging.getLogger(__name__)
 
@@ -111,17 +112,21 @@ class Owner:
 
         Raises:
             GatewayError: raised by the block on purpose.
+            PluginFailed: the plugin decides about access, and has failed.
             CallFailed: the block raised anything else.
             CancelledError: the block waits (not `is_counted`), and its task is being cancelled.
         """
+        self._require_open()
         try:
             if is_counted:
                 with self.at_work(what):
                     yield
             else:
                 yield
-        except (GatewayError, CallFailed):
+        except CallFailed:
             raise
+        except GatewayError as error:
+            raise self._refusal(what, error) from error.__cause__
         except BaseException as error:
             # A block that waits is ended with one of these exceptions. A GeneratorExit of its own does not come here
             # (`ContainedCoroutine`).
@@ -142,24 +147,37 @@ class Owner:
             PluginFailed: the plugin decides about access, and has failed.
             CallFailed: the method raised anything else, or gave a wrong answer.
         """
-        if self.calls.closed and (failure := self.calls.closed.get((self.plugin, self.hook))) is not None:
-            raise failure()
+        self._require_open()
         # This does the same as `contained`, which takes longer.
         token = running.set(self)
         span = self.calls.begin(self, what)
         try:
             answer = function(*args, **kwargs)
             if check is not None:
-                check(answer)
+                answer = check(answer)
             return answer
-        except (GatewayError, CallFailed):
+        except CallFailed:
             raise
+        except GatewayError as error:
+            raise self._refusal(what, error) from error.__cause__
         except BaseException as error:
             self.failed(what, error)
             raise CallFailed(self) from error
         finally:
             self.calls.end(span)
             running.reset(token)
+
+    def _require_open(self) -> None:
+        if self.calls.closed and (failure := self.calls.closed.get((self.plugin, self.hook))) is not None:
+            raise failure()
+
+    def _refusal(self, what: str, error: GatewayError) -> GatewayError | CallFailed:
+        """Return the error for a `GatewayError` that the plugin raised: the same, unless it cannot be sent."""
+        try:
+            return plain_refusal(error)
+        except BaseException as wrong:  # the error can be of a class of the plugin's own, with properties
+            self.failed(what, wrong)
+            return CallFailed(self)
 
     def failed(self, what: str, error: BaseException, *, is_logged: bool = False) -> None:
         """Record that `what`, a part of the plugin, raised an exception. With `is_logged`, only count it."""
@@ -228,7 +246,8 @@ class PluginCalls(CallTimes):
 
         When a hook returns None, there is no answer. When it raises an exception, or returns something else than its
         annotation says, the answer has an `error`. Such failures are counted, and the first one of each hook is logged
-        as a warning; but a `GatewayError`, which plugins raise on purpose, is neither counted nor logged. For a hook
+        as a warning; but a `GatewayError`, which plugins raise on purpose, is neither counted nor logged, unless
+        the hook only reports what has happened. For a hook
         with `firstresult`, no further plugin is called after the first value or `GatewayError`.
 
         Each plugin gets its own copies of the arguments, so that no plugin can change what another one sees.
@@ -254,17 +273,20 @@ class PluginCalls(CallTimes):
         owner = implementation.owner
         if (failure := self.closed.get((owner.plugin, hook))) is not None:
             return Answer(owner.plugin, error=failure(), owner=owner)
-        own = [lent(arguments[name], owner.plugin) for name in implementation.arguments]
+        own = [copied(arguments[name], owner.plugin) for name in implementation.arguments]
         token = running.set(owner)
         span = self.begin(owner, hook)
         try:
             value = implementation.function(*own)
             if value is None:
                 return None
-            ANSWERS[hook](value, arguments)
-        except GatewayError as error:
-            return Answer(owner.plugin, error=error, owner=owner)
+            value = ANSWERS[hook](value, arguments)
         except BaseException as error:
+            if isinstance(error, GatewayError) and hook not in REPORTS:
+                try:
+                    return Answer(owner.plugin, error=plain_refusal(error), owner=owner)
+                except BaseException as wrong:  # the error can be of a class of the plugin's own, with properties
+                    error = wrong
             self.failed(owner, hook, error)
             return Answer(owner.plugin, error=error, owner=owner)
         finally:

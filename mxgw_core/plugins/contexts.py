@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.exception_groups import only_error
 from mxgw_core.plugins.calls import CallFailed, Owner
 from mxgw_core.plugins.loading import describe
 from mxgw_core.plugins.tasks import ContainedCoroutine, plugin_task
@@ -170,18 +171,11 @@ class PluginContexts:
 
 
 def _record(held: _Held) -> None:
-    if held.error is not None and not isinstance(_innermost(held.error), CallFailed):  # the latter is recorded already
+    if held.error is not None and not isinstance(only_error(held.error), CallFailed):  # the latter is recorded already
         held.owner.failed(held.owner.hook, _cause_of(held.error))
 
 
 def _cause_of(error: BaseException | None) -> BaseException:
     assert error is not None
-    error = _innermost(error)
+    error = only_error(error)
     return error.__cause__ if isinstance(error, CallFailed) and error.__cause__ is not None else error
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the error in groups of a single error; a larger group unchanged."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -13,6 +13,7 @@ import mxgw_core
 from mxgw_core.api.access import ACCESS_HOOKS
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
+from mxgw_core.exception_groups import innermost
 from mxgw_core.plugins.former import CHANGES, instead_of
 from mxgw_core.plugins.required_api import why_not
 
@@ -34,10 +35,7 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
     place of the name. With `with_text` false, leave out the text of the exception, because it can contain credentials.
     """
     if isinstance(error, BaseExceptionGroup):
-        first: BaseException = error
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        return f"{type(error).__name__} of {describe(first, with_text=with_text)}"
+        return f"{type(error).__name__} of {describe(innermost(error), with_text=with_text)}"
     text = "".join(c if c.isprintable() else " " for c in _text_of(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."

@@ -7,10 +7,9 @@ error names the plugin. Objects that decide about access then refuse.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import SourceHealth, WorkerState
@@ -18,13 +17,18 @@ from mxgw_core.api.access import BrowseGuard, CommandGuard, ItemAccess, SessionP
 from mxgw_core.api.errors import AccessDenied, GatewayError, PluginFailed
 from mxgw_core.api.events import EventFilter, StandingFilter, StreamPace
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedSnapshot
+from mxgw_core.api.items import input_count
+from mxgw_core.api.ranges import range_problem
 from mxgw_core.api.types import ItemRecord, SessionInfo
-from mxgw_core.plugins.answers import WrongAnswer, check_of, has_members, method_check
+from mxgw_core.plugins.answers import Check, WrongAnswer, check_of, has_members, method_check
 from mxgw_core.plugins.arguments import own_copy
 from mxgw_core.plugins.calls import CallFailed, Owner
-from mxgw_core.rpc.bulk import input_count
+from mxgw_core.printable import printable
 
 _T = TypeVar("_T")
+
+# The longest reason for which a guard denies one input, in characters. A bulk command has thousands of inputs.
+_LONGEST_REASON = 300
 
 _DENIED = method_check(CommandGuard, "denied")
 _SHOWS = method_check(BrowseGuard, "shows")
@@ -34,13 +38,20 @@ _NOTHING = check_of(None, "None")
 _BOOL = check_of(bool, "bool")
 _SNAPSHOT = check_of(FeedSnapshot, "FeedSnapshot")
 _FRAMES = check_of(Iterator, "Iterator[bytes]")
-_FRAME = check_of(bytes | None, "bytes")
+_FRAME = check_of(bytes, "bytes")
 _HEALTH = check_of(tuple[int, int], "the states of worker and source")
 
 
 def denial(owner: Owner, what: str) -> AccessDenied:
     """Return the error for a caller when a plugin that decides about access has failed. `what` could not be decided."""
     return AccessDenied(f"{what}: plugin {owner.plugin!r} failed", metadata={"plugin": owner.plugin})
+
+
+_END: Any = object()  # what `next` returns at the end of the frames; a plugin's None is a wrong answer
+
+
+def _frame(answer: object) -> object:
+    return answer if answer is _END else _FRAME(answer)
 
 
 class PluginGuard:
@@ -55,14 +66,14 @@ class PluginGuard:
         try:
             denied = call(what, _DENIED, self._guard.denied, own_copy(command), tuple(items))
             if denied:
-                denied = call(what, None, _checked_indexes, denied, input_count(command))
+                denied = call(what, None, _bounded, denied, input_count(command))
         except CallFailed as error:
             raise denial(self._owner, "the command could not be authorized") from error
         return denied
 
 
-def _checked_indexes(denied: Mapping[int, str], inputs: int) -> Mapping[int, str]:
-    """Return a copy of what a guard denied.
+def _bounded(denied: Mapping[int, str], inputs: int) -> Mapping[int, str]:
+    """Return what a guard denied, with reasons that can be sent: long ones are cut off.
 
     Raises:
         WrongAnswer: there is no input with such an index.
@@ -70,7 +81,7 @@ def _checked_indexes(denied: Mapping[int, str], inputs: int) -> Mapping[int, str
     for index in denied:
         if not 0 <= index < inputs:
             raise WrongAnswer(f"denied input {index} of a command with {inputs}")
-    return dict(denied)
+    return {index: printable(why, _LONGEST_REASON) for index, why in denied.items()}
 
 
 class PluginBrowseGuard(PluginGuard):
@@ -186,7 +197,7 @@ class PluginPace:
     def sent(self, events: int) -> None:
         self._called("StreamPace.sent", _NOTHING, lambda: self._pace.sent(events))
 
-    def _called(self, what: str, check: Callable[[object], None], function: Callable[[], _T]) -> _T:
+    def _called(self, what: str, check: Check, function: Callable[[], _T]) -> _T:
         try:
             return self._owner.call(what, check, function)
         except CallFailed as error:
@@ -196,11 +207,11 @@ class PluginPace:
             ) from error
 
 
-def _check_wait(wait_s: object) -> None:
-    _WAIT_S(wait_s)
-    assert isinstance(wait_s, int | float)
-    if not 0 <= wait_s < math.inf:
-        raise WrongAnswer(f"returned {wait_s}; it must be 0 or more, and finite")
+def _check_wait(answer: object) -> float:
+    wait_s: float = _WAIT_S(answer)
+    if problem := range_problem(wait_s):
+        raise WrongAnswer(f"returned {problem}")
+    return wait_s
 
 
 class PluginItemAccess:
@@ -220,7 +231,7 @@ class PluginItemAccess:
         copies = tuple(allowed), tuple(denied)
         self._called("ItemAccess.decided", _NOTHING, lambda: self._access.decided(action, *copies))
 
-    def _called(self, what: str, check: Callable[[object], None], function: Callable[[], _T]) -> _T:
+    def _called(self, what: str, check: Check, function: Callable[[], _T]) -> _T:
         try:
             return self._owner.call(what, check, function)
         except CallFailed as error:
@@ -278,7 +289,7 @@ class _PluginSnapshot:
         call, what = self._owner.call, "FeedSnapshot.frames"
         try:
             frames = iter(call(what, _FRAMES, self._snapshot.frames, filters, limit_bytes))
-            while (frame := call(what, _FRAME, next, frames, None)) is not None:
+            while (frame := call(what, _frame, next, frames, _END)) is not _END:
                 yield frame
         except CallFailed as error:
             raise self._failed() from error

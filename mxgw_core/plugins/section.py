@@ -13,7 +13,10 @@ from mxgw_core.api.settings import SettingsSection, left_behind
 from mxgw_core.config.files import Path
 from mxgw_core.config.problems import unknown, validated, validation_problems
 from mxgw_core.config.schema import model_fields_at
+from mxgw_core.plugins.answers import WrongAnswer, check_of
 from mxgw_core.plugins.loading import LoadFailure, describe
+
+_SECTION = check_of(SettingsSection, "a SettingsSection")
 
 
 def apply_section(
@@ -50,11 +53,19 @@ def apply_section(
                 )
             )
         return
-    if not isinstance(declared, SettingsSection):
-        raise LoadFailure(f"mxgw_settings returned a {type(declared).__name__}, not a SettingsSection")
+    try:
+        # The fields are read here, once. They can be properties of a class that the plugin has derived.
+        declared = _SECTION(declared)
+    except KeyboardInterrupt:
+        raise
+    except WrongAnswer as error:
+        raise LoadFailure(f"mxgw_settings {error}") from error
+    except BaseException as error:
+        raise LoadFailure(f"the answer of mxgw_settings raised {describe(error)}") from error
+    assert declared is not None
     if declared.name != name:
         raise LoadFailure(f"mxgw_settings names the section {declared.name!r}; it must be the plugin's name, {name!r}")
-    if not (isinstance(declared.model, type) and issubclass(declared.model, BaseModel)):
+    if not issubclass(declared.model, BaseModel):
         raise LoadFailure("the model of mxgw_settings is no pydantic model")
     settings = _validated(name, declared, table, place)
     if left := [

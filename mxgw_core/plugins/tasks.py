@@ -110,8 +110,7 @@ async def called(owner: Owner, what: str, check: Check, function: Callable[..., 
         del waiting
         contained = ContainedCoroutine(coroutine, owner, what)
         del coroutine
-        result: _T = await contained
-        check(result)
+        result: _T = check(await contained)
         return result
 
 

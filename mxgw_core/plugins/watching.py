@@ -55,21 +55,27 @@ class CallWatch:
         self._is_starting = False
 
     def _watch(self) -> None:
-        calls = self._calls
-        while not self._stopping.wait(calls.slow_call_s):
-            span = calls.spans.get(self._watched)
-            if span is None:
-                continue
-            lasts_s = calls.clock() - span.wall
-            # To import a plugin takes long on a busy machine, and nothing waits for it but the start.
-            is_hanging = lasts_s > HANGS * calls.slow_call_s and span.owner.hook != LOADING
-            if is_hanging and not span.is_reported:
-                span.is_reported = True
-                calls.hangs(span)
-            if self._is_starting and lasts_s > self._start_timeout_s:
-                who = calls.in_words(span.owner, span.what)
-                self._end(
-                    f"the gateway ends, because it cannot start: {who} has not returned for {lasts_s:.0f} s "
-                    "(plugins.start_timeout_s), and a call cannot be ended"
-                )
+        while not self._stopping.wait(self._calls.slow_call_s):
+            if self.look():
                 return
+
+    def look(self) -> bool:
+        """Look once at the call that runs in the watched thread, if there is one. Return whether `end` was called."""
+        calls = self._calls
+        span = calls.spans.get(self._watched)
+        if span is None:
+            return False
+        lasts_s = calls.clock() - span.wall
+        # To import a plugin takes long on a busy machine, and nothing waits for it but the start.
+        is_hanging = lasts_s > HANGS * calls.slow_call_s and span.owner.hook != LOADING
+        if is_hanging and not span.is_reported:
+            span.is_reported = True
+            calls.hangs(span)
+        if not self._is_starting or lasts_s <= self._start_timeout_s:
+            return False
+        who = calls.in_words(span.owner, span.what)
+        self._end(
+            f"the gateway ends, because it cannot start: {who} has not returned for {lasts_s:.0f} s "
+            "(plugins.start_timeout_s), and a call cannot be ended"
+        )
+        return True

@@ -246,6 +246,7 @@ class AccessControl:
         self.decided(replace(request, items=part.items), None, part.denied)
 
     def _authorized(self, request: AccessRequest) -> None:
+        self._plugins.check("mxgw_authenticate")  # other calls ran since the caller was authenticated
         self._asked(request)
         # This is checked after the plugins were asked. Otherwise a caller who must not see an internal session would
         # learn that it exists.

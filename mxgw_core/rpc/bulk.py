@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 
 from mxgw.v1 import commands_pb2 as c
+from mxgw_core.api.items import INPUT_FIELDS, input_count
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices, turn
 
 # The HRESULT 0x80070005 of COM, which clients of MXAccess know.
 E_ACCESSDENIED = -2147024891
 ITEM_DENIED = "ITEM_DENIED"
 
-# Key: the name of a bulk command. Value: the name of the repeated field that has the command's inputs.
-_INPUTS = {
-    "subscribe_bulk": "items",
-    "unsubscribe_bulk": "item_handles",
-    "write_bulk": "writes",
-    "read_bulk": "items",
-}
-
 
 def is_bulk(command: c.MxCommand) -> bool:
     """Return whether the command has several inputs, each of which is checked and may fail by itself."""
-    return command.WhichOneof("command") in _INPUTS
-
-
-def input_count(command: c.MxCommand) -> int:
-    """Return how many inputs a command has: 1 if it is no bulk command."""
-    kind = command.WhichOneof("command") or ""
-    return len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 1
+    return command.WhichOneof("command") in INPUT_FIELDS
 
 
 async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIterator[tuple[int, c.MxCommand]]:
@@ -41,14 +28,14 @@ async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIte
     if count <= size:
         yield 0, command
         return
-    inputs = getattr(getattr(command, kind), _INPUTS[kind])
+    inputs = getattr(getattr(command, kind), INPUT_FIELDS[kind])
     rest = _without_inputs(command, kind)
     for start in range(0, count, size):
         if start:
             await turn()
         part = c.MxCommand()
         part.CopyFrom(rest)
-        getattr(getattr(part, kind), _INPUTS[kind]).extend(inputs[start : start + size])
+        getattr(getattr(part, kind), INPUT_FIELDS[kind]).extend(inputs[start : start + size])
         yield start, part
 
 
@@ -58,7 +45,7 @@ async def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxComman
         return command
     kind = command.WhichOneof("command") or ""
     allowed = _without_inputs(command, kind)
-    inputs, kept = (getattr(getattr(one, kind), _INPUTS[kind]) for one in (command, allowed))
+    inputs, kept = (getattr(getattr(one, kind), INPUT_FIELDS[kind]) for one in (command, allowed))
     async for some in in_slices(range(len(inputs)), ENTRIES_AT_ONCE):
         kept.extend(inputs[index] for index in some if index not in denied)
     return allowed
@@ -89,5 +76,5 @@ def _refusal(why: str) -> c.BulkItemResult:
 def _without_inputs(command: c.MxCommand, kind: str) -> c.MxCommand:
     copy = c.MxCommand()
     copy.CopyFrom(command)
-    getattr(copy, kind).ClearField(_INPUTS[kind])
+    getattr(copy, kind).ClearField(INPUT_FIELDS[kind])
     return copy

@@ -34,7 +34,7 @@ from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.open_streams import OpenStreams, without_answer
 from mxgw_core.rpc.plugin_services import PluginServices
 from mxgw_core.rpc.request_ids import request_key
-from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details, status_message
 from mxgw_core.rpc.validation import LARGE_BYTES, check, count_parts, parse
 from mxgw_core.rpc.writers import GrpcStream, PeerGone, WriteDriver
 from mxgw_core.sessions.memory import PART_BYTES
@@ -317,7 +317,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         async with asyncio.timeout(_STATUS_S):
-            await context.abort(status_code(error), error.message, trailing_metadata=details)
+            await context.abort(status_code(error), status_message(error), trailing_metadata=details)
     except grpc.aio.InternalError:  # the caller has left
         raise asyncio.CancelledError from None
     except TimeoutError:  # the caller does not read; grpc sends the status if the caller ever reads again

@@ -9,9 +9,17 @@ from google.rpc.status_pb2 import Status
 
 from mxgw.convert import duration_from_seconds
 from mxgw_core.api import errors as e
+from mxgw_core.printable import printable
 
 DOMAIN = "mxgw"
 DETAILS_KEY = "grpc-status-details-bin"
+
+# gRPC loses trailing headers of more than 8 KiB now and then, and always those of more than 16 KiB: the caller then
+# gets another status. What a message and its metadata may take there, and the longest value of the metadata:
+_MESSAGE_BYTES = 4000
+_METADATA_BYTES = 1500
+_VALUE_CHARACTERS = 500
+_REASON_CHARACTERS = 64
 
 _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.InternalError: grpc.StatusCode.INTERNAL,
@@ -59,11 +67,38 @@ def status_code(error: e.GatewayError) -> grpc.StatusCode:
     return code
 
 
+def status_message(error: e.GatewayError) -> str:
+    """Return the text of an error as it is sent: printable, and cut off when it is too long for the headers."""
+    text = printable(error.message, _MESSAGE_BYTES)
+    while _sent_bytes(text) > _MESSAGE_BYTES:
+        text = printable(text, len(text) * 3 // 4)
+    return text
+
+
+def _sent_bytes(text: str) -> int:
+    # gRPC sends the text itself, in which each byte beyond ASCII takes three; and the details, which are base64.
+    size, plain = len(text.encode()), sum(map(str.isascii, text))
+    return plain + 3 * (size - plain) + 4 * size // 3
+
+
+def _sent_metadata(error: e.GatewayError) -> dict[str, str]:
+    """Return as much of an error's metadata as there is room for; values are cut off first."""
+    sent: dict[str, str] = {}
+    room = _METADATA_BYTES
+    for key, value in error.metadata.items():
+        name, shown = printable(key, _REASON_CHARACTERS), printable(value, _VALUE_CHARACTERS)
+        room -= len(name.encode()) + len(shown.encode())
+        if room < 0:
+            break
+        sent[name] = shown
+    return sent
+
+
 def status_details(error: e.GatewayError) -> bytes:
     """Return the encoded google.rpc.Status that travels in the trailing metadata."""
-    status = Status(code=status_code(error).value[0], message=error.message)
+    status = Status(code=status_code(error).value[0], message=status_message(error))
     details: list[ErrorInfo | RetryInfo] = [
-        ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        ErrorInfo(reason=printable(error.reason, _REASON_CHARACTERS), domain=DOMAIN, metadata=_sent_metadata(error)),
     ]
     if error.retry_after_s is not None:
         details.append(RetryInfo(retry_delay=duration_from_seconds(error.retry_after_s)))

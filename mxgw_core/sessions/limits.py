@@ -16,8 +16,9 @@ def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionI
     With `session` None, return the limits that hold for any session.
     """
     for answer in plugins.ask("mxgw_subscriber_limits", session=session):
-        if isinstance(answer.value, SubscriberLimits):
-            return answer.value
+        if answer.error is None:
+            limits: SubscriberLimits = answer.value
+            return limits
     events = settings.events
     return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
 
@@ -25,7 +26,7 @@ def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionI
 def buffer_limit(plugins: PluginHost, session: SessionInfo) -> BufferLimit | None:
     """Return the smallest limit that a plugin sets for the events of a session; None when no plugin sets a limit."""
     answers = plugins.ask("mxgw_buffer_limit", session=session)
-    limits = [answer.value for answer in answers if isinstance(answer.value, BufferLimit)]
+    limits: list[BufferLimit] = [answer.value for answer in answers if answer.error is None]
     return min(limits, key=lambda limit: limit.bytes, default=None)
 
 

@@ -400,7 +400,7 @@ class Session:
     def _begin_grace(self, at_least_s: float = 0.0) -> None:
         info = self.info()
         grace_s = next((a.value for a in self._plugins.ask("mxgw_detach_grace", session=info) if a.error is None), None)
-        if isinstance(grace_s, int | float) and math.isfinite(grace_s):
+        if grace_s is not None and grace_s < math.inf:
             grace_s = max(at_least_s, grace_s)
             self._grace_timer = asyncio.get_running_loop().call_later(
                 grace_s, self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
@@ -421,7 +421,7 @@ class Session:
 
     def _retain(self) -> None:
         for answer in self._plugins.ask("mxgw_retention", session=self.info()):
-            if isinstance(answer.value, Retention):
+            if answer.error is None:
                 self.distributor.retain(answer.value)
 
     @property

@@ -12,6 +12,7 @@ from mxgw_core.api.gateway import Gateway
 from mxgw_core.app import GatewayApp
 from mxgw_core.config import load_settings
 from mxgw_core.config.models import Settings
+from mxgw_core.exception_groups import only_error
 from mxgw_core.plugins import PluginHost
 from mxgw_core.testing.directories import private_directory
 from mxgw_core.testing.waiting import until
@@ -140,11 +141,4 @@ async def running_gateway(
                 finally:
                     gateway.app.stop()
         except BaseExceptionGroup as group:
-            raise _innermost(group) from None
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Unwrap exception groups that hold a single error; return a larger group unchanged."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+            raise only_error(group) from None

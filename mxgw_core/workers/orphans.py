@@ -50,7 +50,7 @@ def decide(orphan: Orphan, plugins: PluginHost) -> OrphanDecision:
     for answer in plugins.ask("mxgw_orphan_verdict", orphan=orphan):
         if isinstance(answer.error, AccessDenied):
             return _ended(answer.error.message, CloseReason.OWNER_REVOKED)
-        if answer.error is not None or not isinstance(answer.value, OrphanVerdict):
+        if answer.error is not None:
             return _ended(f"plugin {answer.plugin} failed to decide about it after a restart of the gateway")
         if answer.value is OrphanVerdict.TERMINATE:
             return _ended(f"plugin {answer.plugin} did not want it back after a restart of the gateway")

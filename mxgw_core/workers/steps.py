@@ -40,8 +40,8 @@ class WorkerSteps:
         """
         lifetime_s = 0.0
         for answer in self._plugins.ask("mxgw_orphan_lifetime", spawn=spawn):
-            if isinstance(answer.value, int | float) and spawn.owner_kind != INTERNAL.kind:
-                lifetime_s = max(0.0, float(answer.value))
+            if answer.error is None and spawn.owner_kind != INTERNAL.kind:
+                lifetime_s = float(answer.value)
         reach("spawn:before-manifest")
         self._is_announced = True
         self._require("mxgw_worker_spawning", spawn=spawn)

@@ -15,7 +15,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from mxgw_cli.main import root
 from mxgw_cli.plugins import scaffold
-from mxgw_cli.plugins.scaffold import PluginKind, PluginNames
+from mxgw_cli.plugins.kinds import PluginKind
+from mxgw_cli.plugins.scaffold import PluginNames
 from mxgw_worker.backends import registry
 
 

@@ -92,6 +92,17 @@ def test_core_takes_nothing_from_the_worker_but_ipc_and_the_platform_layer() -> 
     assert not among(modules_after("mxgw_core"), "mxgw_worker.backends", "mxgw_worker.worker", "mxgw_worker.main")
 
 
+def test_what_calls_plugins_and_keeps_events_knows_nothing_of_the_calls_of_clients() -> None:
+    users = {
+        shown(path)
+        for part in ("plugins", "events")
+        for path in sources("mxgw_core")
+        if path.parent.name == part and among(imports_of(path), "mxgw_core.rpc")
+    }
+
+    assert not users
+
+
 def test_core_knows_neither_the_client_nor_the_command_line() -> None:
     outer = ("mxgw_client", "mxgw_cli")
     users = {shown(path) for path in sources("mxgw_core") if among(imports_of(path), *outer)}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from support.strangers import environment_with, run
 
-from mxgw_cli.plugins.scaffold import PluginKind, PluginNames, write_plugin
+from mxgw_cli.plugins.kinds import PluginKind
+from mxgw_cli.plugins.scaffold import PluginNames, write_plugin
 
 
 @pytest.fixture(scope="module")

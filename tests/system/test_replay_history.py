@@ -165,6 +165,16 @@ async def test_history_and_live_meet_without_a_seam_and_a_hole_in_the_file_is_a_
             api.follow("unknown")
         with pytest.raises(TypeError, match="after must be a Position"):
             api.follow(info.session_id, 0)
+        for wrong in ("x", None, 1.5):
+            with pytest.raises(TypeError, match="the sequence of after must be a whole number"):
+                api.follow(info.session_id, Position(info.epoch, wrong))
+            with pytest.raises(TypeError, match="batch_bytes must be a whole number"):
+                api.follow(info.session_id, batch_bytes=wrong)
+        for wrong in (0, -1):
+            with pytest.raises(ValueError, match=f"batch_bytes is {wrong}; it must be 1 or more"):
+                api.follow(info.session_id, batch_bytes=wrong)
+        with pytest.raises(ValueError, match="the sequence of after is -1"):
+            api.follow(info.session_id, Position(info.epoch, -1))
         with pytest.raises(PositionForeign):
             api.follow(info.session_id, Position(bytes(16), 1))
         with pytest.raises(InvalidRequest, match="ahead of the newest event"):

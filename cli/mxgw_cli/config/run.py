@@ -55,7 +55,8 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
     else:
         click.echo(f"The settings are valid ({', '.join(files) or 'no file, defaults only'}).")
         if access:
-            click.echo(f"About access decides {', '.join(access)}: the gateway does not start without it.")
+            decide, them = ("decides", "it") if len(access) == 1 else ("decide", "them")
+            click.echo(f"{', '.join(access)} {decide} about access: the gateway does not start without {them}.")
     if problems:
         raise SilentFailure
 

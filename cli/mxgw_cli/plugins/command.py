@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mxgw_cli.options import GatewayTarget, SettingsChoice, gateway_options, settings_options
+from mxgw_cli.plugins.kinds import PluginKind
 from mxgw_core.command_line import Command, Group, json_option
 
 EXAMPLES = [
@@ -21,7 +22,6 @@ NEW_EXAMPLES = [
     ("mxgw plugins new door_man --kind auth --directory ~/src", "access control, in a directory there"),
     ("mxgw plugins new modbus --kind backend", "a source of values, in mxgw-backend-modbus"),
 ]
-KINDS = ("policy", "auth", "history", "service", "backend")
 
 
 @click.group(
@@ -54,7 +54,7 @@ def plugins(context: click.Context, settings: SettingsChoice, gateway: GatewayTa
 @click.argument("name")
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice([kind.value for kind in PluginKind]),
     default="policy",
     show_default=True,
     help="What it does: see above.",
@@ -80,6 +80,6 @@ def new(name: str, kind: str, directory: Path, as_json: bool) -> None:
     service  a gRPC service of its own, beside those of mxgw
     backend  what sessions talk to; it runs in the worker
     """
-    from mxgw_cli.plugins.scaffold import PluginKind, new_plugin
+    from mxgw_cli.plugins.scaffold import new_plugin
 
     new_plugin(name, PluginKind(kind), directory, as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import keyword
 import re
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 
 from mxgw_cli.plugins.descriptors import descriptor_code
+from mxgw_cli.plugins.kinds import PluginKind
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure
 from mxgw_core.plugins.discovery import installed_entries, origin_of
@@ -24,21 +24,6 @@ _SUFFIX = ".template"
 # The same as in `mxgw_worker.backends.registry`, which the command line does not import.
 BACKENDS_GROUP = "mxgw.backends"
 BUILT_IN_KINDS = frozenset({"sim", "opcua"})
-
-
-class PluginKind(enum.Enum):
-    """What a new plugin does. Each kind has a directory of templates with the name that is its value here."""
-
-    POLICY = "policy"
-    AUTH = "auth"
-    HISTORY = "history"
-    SERVICE = "service"
-    BACKEND = "backend"
-
-    @property
-    def is_backend(self) -> bool:
-        """Whether it runs in the worker, and not in the gateway."""
-        return self is PluginKind.BACKEND
 
 
 @dataclass(frozen=True, slots=True)

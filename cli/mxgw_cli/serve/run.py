@@ -12,8 +12,9 @@ import click
 from mxgw_cli.loading import loaded
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
-from mxgw_cli.shell import CliFailure, innermost, silence_stdout
+from mxgw_cli.shell import CliFailure, silence_stdout
 from mxgw_core.api.errors import MxgwError, PluginError
+from mxgw_core.exception_groups import innermost
 from mxgw_core.logs import log_to_stderr
 from mxgw_core.serving import end_in_time, serve_until_stopped
 

@@ -25,6 +25,7 @@ from mxgw_core.events.following import Following, LogFollower
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.start import Start
 from mxgw_core.sessions.memory import GatewayMemory
+from mxgw_core.testing import until
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -38,9 +39,14 @@ def bare() -> Pump:
 
 
 def follow(
-    pump: Pump, after: Position | None = FROM_THE_FIRST, following: Following | None = None, name: str = "test"
+    pump: Pump,
+    after: Position | None = FROM_THE_FIRST,
+    following: Following | None = None,
+    name: str = "test",
+    batch_bytes: int = 64 * KIB,
 ) -> LogFollower:
-    return pump.distributor.follow(following or Following(MIB, 8 * MIB), after, session_id="s", name=name)
+    following = following or Following(MIB, 8 * MIB)
+    return pump.distributor.follow(following, after, session_id="s", name=name, batch_bytes=batch_bytes)
 
 
 def read(follower: LogFollower) -> list[Followed]:
@@ -88,6 +94,11 @@ def test_what_is_not_acknowledged_stays_in_the_log_and_what_is_acknowledged_goes
     assert follower.acknowledged == 7
     with pytest.raises(ValueError, match="acknowledged 13, and was handed everything up to 12"):
         follower.acknowledge(13)
+    for wrong in ("x", 1.5, True, None):
+        with pytest.raises(TypeError, match="sequence must be a whole number"):
+            follower.acknowledge(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sequence is -1; it must be 0 or more"):
+        follower.acknowledge(-1)
 
     follower.acknowledge(12)
 
@@ -252,6 +263,35 @@ def test_all_sessions_together_have_a_limit_and_the_one_that_holds_the_most_rele
     assert following.held_bytes == 0
 
 
+def test_beyond_the_total_limit_a_sixteenth_of_it_becomes_free_at_once() -> None:
+    pumps, following = [bare() for _ in range(4)], Following(8 * MIB, MIB)
+    followers = [follow(pump, following=following) for pump in pumps]
+    before, releases = 0, 0
+    for number in range(400):
+        pumps[number % 4].events(1, text="x" * 10 * KIB)
+        if following.held_bytes < before:
+            releases += 1
+
+            assert MIB * 3 // 4 < following.held_bytes <= MIB - MIB // 16
+        before = following.held_bytes
+
+    # 400 events of 10 KiB come, and 1 MiB holds about 100 of them.
+    assert 1 < releases < 300 / 6
+    assert all(follower.holds_after for follower in followers)
+
+
+def test_when_the_session_that_holds_the_most_has_nothing_to_release_the_next_one_releases() -> None:
+    whole, many, following = bare(), bare(), Following(8 * MIB, MIB)
+    followers = [follow(pump, following=following) for pump in (whole, many)]
+    whole.events(1, text="x" * 900 * KIB)
+    for _ in range(10):
+        many.events(1, text="x" * 80 * KIB)
+
+    assert following.held_bytes <= MIB
+    assert short(read(followers[0])) == [1]
+    assert short(read(followers[1]))[1:] == [10]
+
+
 def test_a_limit_that_a_plugin_sets_for_a_session_holds_for_followers_too() -> None:
     pump = bare()
     pump.distributor.bound(100 * KIB, "the key's --max-kept")
@@ -332,7 +372,7 @@ def test_many_records_come_in_parts() -> None:
 
 def test_a_batch_is_about_as_large_as_asked_for() -> None:
     pump = bare()
-    follower = pump.distributor.follow(Following(MIB, MIB), FROM_THE_FIRST, batch_bytes=4 * KIB)
+    follower = follow(pump, batch_bytes=4 * KIB)
     for _ in range(20):
         pump.events(1, text="x" * KIB)
     batches = [one for one in read(follower) if isinstance(one, FollowedBatch)]
@@ -345,6 +385,10 @@ def test_a_batch_is_about_as_large_as_asked_for() -> None:
 # The rest waits for events, and so needs an event loop.
 
 
+def is_waiting(follower: LogFollower) -> bool:
+    return follower._woken is not None and not follower._woken.done()
+
+
 async def rest_of(follower: LogFollower) -> list[object]:
     return short([one async for one in follower])
 
@@ -355,9 +399,9 @@ async def test_a_follower_waits_for_events_and_ends_with_the_session_after_the_l
     follower = follow(pump, following=following)
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(rest_of(follower))
-        await asyncio.sleep(0)
+        await until(lambda: is_waiting(follower))
         pump.events(2)
-        await asyncio.sleep(0)
+        await until(lambda: follower.delivered == 2 and is_waiting(follower))
         with pytest.raises(RuntimeError, match="two tasks read the follower 'test' of session s"):
             await anext(follower)
         pump.distributor.end(ENDED)
@@ -405,7 +449,7 @@ async def test_closing_ends_the_iteration_and_a_context_closes() -> None:
 
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(rest_of(follower))
-            await asyncio.sleep(0)
+            await until(lambda: is_waiting(follower))
             follower.close()
 
         assert reading.result() == []
@@ -425,15 +469,17 @@ async def test_the_gateway_waits_for_followers_until_its_deadline_and_names_thos
     pump.distributor.release()
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(rest_of(prompt))
+        await until(lambda: prompt.is_closed)
         with caplog.at_level(logging.WARNING):
-            left = await following.drained(0.05)
+            await following.drained(0)
 
-    assert (reading.result(), left) == ([1, 2, 3], (stuck,))
+    assert (reading.result(), following.followers) == ([1, 2, 3], [])
     assert [record.getMessage() for record in caplog.records] == [
         "follower stuck of session s did not read the last events, behind 0, before the gateway stopped"
     ]
     assert await rest_of(stuck) == []
-    assert await following.drained(60) == ()
+
+    await following.drained(60)
 
     one = bare()
     async with asyncio.TaskGroup() as tasks:
@@ -441,11 +487,13 @@ async def test_the_gateway_waits_for_followers_until_its_deadline_and_names_thos
         one.distributor.end(GatewayDraining("stopping"))
         one.distributor.release()
         waiting = tasks.create_task(following.drained(60))
-        await asyncio.sleep(0)
+        await until(lambda: following._drained is not None and not following._drained.done())
 
+        assert not waiting.done()
         assert await rest_of(last) == []
 
-    assert waiting.result() == ()
+    assert last.is_closed
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(("outbox_events", "expected"), [(100, [*range(4, 41)]), (15, [(4, 25), *range(26, 41)])])

@@ -138,6 +138,12 @@ def test_ended_items_are_bounded_in_bytes_and_the_latest_are_known(monkeypatch: 
         assert book.size_bytes <= least + 50_000
     assert [serial for serial in range(1, 2000) if book.get(serial)] == [1, *range(2000 - len(book) + 1, 2000)]
     assert len(book) > 50
+    # What has begun since an item is found without a look at the others, also at those that were forgotten.
+    known = [1, *range(2000 - len(book) + 1, 2000)]
+    assert [record.serial for record in book.begun_after(0, 5)] == known[:5]
+    assert [record.serial for record in book.begun_after(known[9], 10_000)] == known[10:]
+    assert book.begun_after(1999, 5) == ()
+    assert len(book._serials) <= 2 * len(book) + item_book._SERIALS_TOO_MANY
 
 
 def test_the_bytes_it_names_come_and_go_with_the_items(monkeypatch: pytest.MonkeyPatch) -> None:

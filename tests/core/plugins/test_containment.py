@@ -18,9 +18,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.distributing import Told
+from support.events import taken, told
+from support.overflowing import RecordingPump
 from support.seams import failed_to_say
 
 from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.events_pb2 import Event, EventBatch, GapReason
 from mxgw_core.api import (
     ANONYMOUS,
     AccessRequest,
@@ -30,6 +34,8 @@ from mxgw_core.api import (
     Peer,
     PolicyRequest,
     QueueLimits,
+    Select,
+    SelectEvents,
     SessionInfo,
     SessionState,
     SubscriberLimits,
@@ -48,9 +54,12 @@ from mxgw_core.api.feeds import FeedDescription
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.checking import plugin_problems
 from mxgw_core.config.models import Settings
+from mxgw_core.events.counts import POLICY_ERRORS
 from mxgw_core.events.filters import FeedFilters, ItemFilters
-from mxgw_core.events.history import Store
+from mxgw_core.events.history import BrokenPromises, Older, Store
 from mxgw_core.events.item_book import ItemBook
+from mxgw_core.events.pieces import Gap, chunk_of
+from mxgw_core.events.start import Start
 from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
@@ -320,6 +329,34 @@ def test_a_call_that_hangs_is_named_while_it_hangs_and_ends_a_process_that_start
     )
 
 
+@pytest.mark.parametrize("hook", HOOKS)
+def test_each_hook_that_hangs_is_named_and_ends_the_process_only_while_the_gateway_starts(
+    world: World, caplog: pytest.LogCaptureFixture, hook: str
+) -> None:
+    calls, now, texts = world.host.calls, SimpleNamespace(wall=100.0), list[str]()
+    calls.clock = lambda: now.wall
+    watch = CallWatch(calls, 30.0, texts.append)
+    looks: list[bool] = []
+
+    def hangs() -> None:
+        for _ in range(2):
+            now.wall += 20.0
+            looks.append(watch.look())
+
+    world.evil.way = hangs
+    arguments = dict.fromkeys(set(inspect.signature(getattr(Hooks, hook)).parameters) - {"self"})
+    world.host.ask(hook, **arguments)
+    watch.started()
+    world.host.ask(hook, **arguments)
+
+    assert looks == [False, True, False, False]
+    assert [f"{hook} has not returned for 40 s" in text for text in texts] == [True]
+    # The second one belongs to the same episode.
+    named = [record for record in caplog.records if " has not returned for 20.0 s" in record.getMessage()]
+    assert [record.levelno for record in named if record.levelno == logging.WARNING] == [logging.WARNING]
+    assert named[0].getMessage().startswith(f"plugin evil (dist-evil 1.0): {hook} ")
+
+
 # Objects that hooks return. Each function uses an object of which every method fails in one way.
 
 
@@ -398,6 +435,16 @@ def pace(world: World, way: Callable[[], object]) -> PluginPace:
     return PluginPace(Object(way), world.owner("mxgw_stream_pace"))
 
 
+def feed_filters(world: World, way: Callable[[], object]) -> FeedFilters:
+    """Return filters of a feed; they belong to the plugin that serves the feed."""
+    token = running.set(world.owner("mxgw_grpc_services"))
+    try:
+        return FeedFilters([Object(way)])
+    finally:
+        running.reset(token)
+
+
+EVENT = chunk_of(1, 1, EventBatch(events=[Event(sequence=1, item_serial=2, kind=1)]).SerializeToString())
 Use = Callable[[World, Callable[[], object]], object]
 OBJECTS: Mapping[str, tuple[str, Use, type[GatewayError] | None]] = {
     "CommandGuard.denied": ("mxgw_command_guard", lambda w, way: guard(w, way).denied(c.MxCommand(), []), AccessDenied),
@@ -407,6 +454,12 @@ OBJECTS: Mapping[str, tuple[str, Use, type[GatewayError] | None]] = {
         lambda w, way: ItemFilters([event_filter(w, way)], Item(1)).shown([1, 2], 1),
         AccessDenied,
     ),
+    "EventFilter.keep in ItemFilters.feed": (
+        "mxgw_event_filter",
+        lambda w, way: ItemFilters([event_filter(w, way)], Item(1)).feed(EVENT),
+        AccessDenied,
+    ),
+    "FeedFilter.keep": ("mxgw_grpc_services", lambda w, way: feed_filters(w, way).feed(EVENT), AccessDenied),
     "StandingFilter.revision": (
         "mxgw_event_filter",
         lambda w, way: event_filter(w, way, "revision").revision,
@@ -448,8 +501,47 @@ def test_an_object_that_fails_is_named_and_what_it_decides_is_refused(
             assert caught.value.metadata == {"plugin": "evil"}, way
         assert world.host.failures == {("evil", hook): 1}, way
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert line.startswith(f"plugin evil (dist-evil 1.0): {what} ({hook})"), way
+        assert line.startswith(f"plugin evil (dist-evil 1.0): {what.partition(' in ')[0]} ({hook})"), way
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("what", "action"),
+    [
+        ("OverflowPolicy.on_overflow", None),
+        ("Select.keep", Select),
+        ("SelectEvents.keep", SelectEvents),
+    ],
+)
+def test_a_policy_that_fails_costs_its_subscriber_the_stream_and_is_named(
+    world: World, caplog: pytest.LogCaptureFixture, what: str, action: type[Select | SelectEvents] | None
+) -> None:
+    for way, (fail, word) in WAYS.items():
+        caplog.clear()
+        pump = RecordingPump()
+
+        def answer(*_: object, fail: Callable[[], object] = fail) -> Any:
+            return fail()
+
+        policy: Any = SimpleNamespace(name="mine", on_overflow=answer)
+        if action is not None:
+            policy = Told(action(answer), name="mine")
+        subscriber = pump.distributor.attach(
+            "1",
+            Start.NOW,
+            limits=QueueLimits(3, 0, 0.0),
+            policy=policy,
+            policy_source="dist-evil 1.0",
+            policy_owner=world.owner("mxgw_overflow_policy"),
+        )
+        pump.happen(1, 2, 3, 4)
+
+        assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"], way
+        assert pump.distributor.counts.total(POLICY_ERRORS, "dist-evil 1.0") == 1, way
+        (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert line.startswith("overflow policy mine of dist-evil 1.0 "), way
+        assert word.split()[-1] in caplog.text, way
+    assert world.host.calls.tallies["evil", "mxgw_overflow_policy"].calls >= len(WAYS)
 
 
 @pytest.mark.parametrize("failing", ["hash", "eq"])
@@ -671,34 +763,30 @@ async def test_a_callback_that_a_plugin_leaves_in_the_event_loop_is_named(world:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "coroutine"])
+@pytest.mark.parametrize("failing", ["span", "read"])
 async def test_a_history_store_that_fails_has_nothing_and_is_named_once(
-    world: World, way: str, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, way: str, failing: str
 ) -> None:
     class Broken:
         async def span(self, epoch: bytes) -> Any:
-            return WAYS[way][0]()
+            return WAYS[way][0]() if failing == "span" else (1, 5)
 
         async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[Any]:
             yield WAYS[way][0]()
 
     store = Store(Broken(), "evil", 5.0, 5.0, owner=world.owner("mxgw_history"))
+    if failing == "span":
+        with caplog.at_level(logging.WARNING):
+            assert await failed_to_say(store)
+    else:
+        gap = Gap(2, 5, GapReason.GAP_REASON_RING_EVICTED, "")
+        pieces = Older(store, 5, BrokenPromises()).in_place_of(gap, b"", is_whole=False)
 
-    with caplog.at_level(logging.WARNING):
-        assert await failed_to_say(store)
+        with caplog.at_level(logging.WARNING):
+            # Everything that was to be read is missing.
+            assert [(piece.first, piece.last, type(piece)) async for piece in pieces] == [(2, 5, Gap)]
     assert len(caplog.records) == 1
     assert world.host.failures == {("evil", "mxgw_history"): 1}
-
-
-def test_filters_of_a_feed_belong_to_the_plugin_that_serves_it(world: World) -> None:
-    token = running.set(world.owner("mxgw_grpc_services"))
-    filters = FeedFilters([Object(WAYS["exits"][0])])
-    running.reset(token)
-    from mxgw.v1.events_pb2 import Event, EventBatch
-    from mxgw_core.events.pieces import chunk_of
-
-    batch = EventBatch(events=[Event(sequence=1, item_serial=2, kind=1)]).SerializeToString()
-    with pytest.raises(AccessDenied, match="plugin 'evil' failed"):
-        filters.feed(chunk_of(1, 1, batch))
 
 
 def test_a_read_without_yield_is_named_by_the_kind_that_is_needed() -> None:

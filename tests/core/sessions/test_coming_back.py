@@ -16,7 +16,7 @@ from mxgw_core.events import log as log_module
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.following import Following
 from mxgw_core.events.pieces import Chunk, Gap
-from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.sessions.session import Session, SessionRequest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ class Reuses:
     def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         if self.items is not None and (first := items[0]) is not None and command.HasField("write_bulk"):
             handle = first.server_handle, first.item_handle
-            self.items._by_handle[handle] = replace(first, item_definition="Other.PV")
+            self.items._by_handle[handle] = first._replace(item_definition="Other.PV")
         return {}
 
 
@@ -132,7 +131,7 @@ async def test_the_record_of_a_key_that_may_use_all_items_says_what_was_known_of
             book = registry.get(session_id).items
             # As where the worker gave the handle out again, and the gateway has not heard of it yet.
             known = book._by_handle[1, handle]
-            book._by_handle[1, handle] = replace(known, item_definition="Other.PV")
+            book._by_handle[1, handle] = known._replace(item_definition="Other.PV")
             write = c.WriteCommand(server_handle=1, item_handle=handle, value=text("x"))
             await client.invoke(session_id, write=write)
             bulk = [c.BulkWrite(item_handle=number, value=text("x")) for number in (handle, 77)]
