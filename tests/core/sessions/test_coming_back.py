@@ -112,7 +112,9 @@ def test_a_client_that_comes_back_in_time_misses_nothing(world: OneSession) -> N
 def test_a_follower_of_the_new_run_gets_what_the_outbox_had(world: OneSession) -> None:
     session, process = world.restarted(readers=0)
     # A plugin does this in `mxgw_session_opened`, and reads later.
-    follower = session.distributor.follow(Following(1 << 30, 1 << 30), behind(process, 5))
+    follower = session.distributor.follow(
+        Following(1 << 30, 1 << 30), behind(process, 5), session_id=session.id, name="test", batch_bytes=1 << 16
+    )
     world.pass_time(2 * COMING_BACK_S, lambda: None)
     got: list[int] = []
     while (followed := follower._take()) is not None:
