@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -28,7 +28,7 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.answers import WrongAnswer
 from mxgw_core.plugins.contexts import ContextFailed, PluginContexts
 from mxgw_core.plugins.host import sentence_of
-from mxgw_core.plugins.loading import describe
+from mxgw_core.plugins.loading import describe, text_of
 from mxgw_core.plugins.services import plugin_service
 from mxgw_core.plugins.tasks import contain_tasks
 from mxgw_core.plugins.watching import CallWatch
@@ -62,6 +62,8 @@ class GatewayApp:
 
     Args:
         origins: where each setting was set (`LoadedSettings.origins`), for display.
+        end: ends the process, if it is the gateway's own, when the start or the end waits for a call of a plugin that
+            does not return (`CallWatch`).
 
     Attributes:
         addresses: the addresses on which the gateway listens, with the real port in place of port 0; empty before it
@@ -70,8 +72,16 @@ class GatewayApp:
         gateway: the gateway as plugins see it; it does not exist before `run` has begun.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        *,
+        origins: Mapping[str, str] | None = None,
+        end: Callable[[str], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._end = end
         self._plugins = plugins
         self._origins = origins or {}
         self.instance_id = secrets.token_hex(8)
@@ -109,7 +119,8 @@ class GatewayApp:
         contain_tasks(asyncio.get_running_loop())
         try:
             async with AsyncExitStack() as stack:
-                watch = stack.enter_context(CallWatch(self._plugins.calls, self._settings.plugins.start_timeout_s))
+                limits = self._settings.plugins
+                watch = stack.enter_context(CallWatch(self._plugins.calls, limits.start_timeout_s, self._end))
                 if problems := settings_problems(self._settings, self._plugins):
                     raise SettingsError("\n".join(problems))
                 access = AccessControl(self._plugins, self._calls)
@@ -118,6 +129,8 @@ class GatewayApp:
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 gateway = self._gateway = self._plugin_gateway(data, registry, access)
                 stack.push_async_callback(self._contexts.leave_all)
+                # This is called first, after all sessions have ended or were left to the next gateway.
+                stack.callback(watch.leaving, limits.stop_timeout_s)
                 await self._enter_plugins(gateway)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = self._services(registry, access, events)
@@ -255,15 +268,14 @@ class GatewayApp:
         # When two plugins add the same service, the one that the settings enable first has it.
         taken = dict.fromkeys((*core, *OTHER_SERVICES), "the gateway")
         for answer in reversed(self._plugins.ask("mxgw_grpc_services", gateway=gateway)):
+            if self._plugins.has_failed(answer.plugin):  # its context has ended meanwhile
+                continue
             if answer.error is not None:
                 problem = f"it could not give its gRPC services: {_words_of(answer.error)}"
             else:
-                names = [service.descriptor.full_name for service in answer.value]
-                problem = next(
-                    (f"it adds the gRPC service {name}, which {taken[name]} has" for name in names if name in taken), ""
-                )
+                problem = _problem_of_services(answer.value, taken)
             if not problem:
-                taken.update(dict.fromkeys(names, f"plugin {answer.plugin!r}"))
+                taken |= {service.descriptor.full_name: f"plugin {answer.plugin!r}" for service in answer.value}
                 services = [plugin_service(service, answer.owner) for service in answer.value]
                 self._of_plugins[answer.plugin] = PluginServices(services)
                 continue
@@ -273,7 +285,12 @@ class GatewayApp:
         return tuple(self._of_plugins.values())
 
     def _plugin_failed(self, plugin: str, detail: str) -> None:
-        """Take down a plugin whose context has ended. Called when this happens, at the start or while serving."""
+        """Take down a plugin whose context has failed. Called when this happens, at the start or while serving, and
+        again when the cause becomes known.
+        """
+        if self._plugins.has_failed(plugin):
+            self._plugins.explain(plugin, detail)
+            return
         record, failure = self._plugins.take_down(plugin, detail), partial(self._plugins.failure, plugin)
         self.gateway.end_all_of(plugin)
         names: Sequence[str] | None = ()
@@ -329,5 +346,15 @@ class GatewayApp:
         )
 
 
+def _problem_of_services(services: Sequence[GrpcService], taken: Mapping[str, str]) -> str:
+    names = [service.descriptor.full_name for service in services]
+    for name in names:
+        if name in taken:
+            return f"it adds the gRPC service {name}, which {taken[name]} has"
+        if names.count(name) > 1:
+            return f"it adds the gRPC service {name} twice"
+    return ""
+
+
 def _words_of(error: BaseException) -> str:
-    return str(error) if isinstance(error, WrongAnswer) else describe(error)
+    return text_of(error) if issubclass(type(error), WrongAnswer) else describe(error)

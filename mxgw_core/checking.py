@@ -8,6 +8,8 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import check_data_dir
 from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins.calls import words_of
+from mxgw_core.plugins.loading import text_of
 from mxgw_core.rpc.listening import addresses_of, server_credentials
 from mxgw_core.sessions.limits import subscriber_limits
 
@@ -38,15 +40,19 @@ def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
 
 
 def problems_by_plugin(settings: Settings, plugins: PluginHost) -> Mapping[str, Sequence[str]]:
-    """Return the problems that plugins report. Key: a plugin that reports any, in the order of the settings."""
+    """Return the problems that plugins report. Key: a plugin that reports any, in the order of the settings.
+
+    A check that fails is a problem too: nobody knows what it would have found.
+    """
     found: dict[str, list[str]] = {}
     for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
-        if isinstance(answer.error, SettingsError):
-            problems = str(answer.error).splitlines()
-        elif answer.error is None:  # `PluginHost.ask` has already logged other exceptions
-            problems = [line for text in answer.value for line in str(text).splitlines()]
+        if answer.error is None:
+            problems = [line for text in answer.value for line in text_of(text).splitlines()]
+        elif issubclass(type(answer.error), SettingsError) and (text := text_of(answer.error)):
+            problems = text.splitlines()
         else:
-            problems = []
+            what = answer.owner.calls.in_words(answer.owner, answer.owner.hook)
+            problems = [f"{what} {words_of(answer.error)}, so the settings are not checked"]
         if problems:
             found[answer.plugin] = problems
     return found

@@ -1,4 +1,8 @@
-"""Finds the cause in exception groups, as task groups raise them."""
+"""Finds the cause in exception groups, as task groups raise them.
+
+The class of an error is found with `type`. Unlike `isinstance`, it does not read `__class__` of the error, which can be
+code of a plugin.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,17 @@ def innermost(error: BaseException) -> BaseException:
 
     An error that is no group is returned itself.
     """
-    while isinstance(error, BaseExceptionGroup):
+    while issubclass(type(error), BaseExceptionGroup):
+        assert isinstance(error, BaseExceptionGroup)
         error = error.exceptions[0]
     return error
 
 
 def only_error(error: BaseException) -> BaseException:
     """Unwrap exception groups that hold a single error; return a larger group unchanged."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    while issubclass(type(error), BaseExceptionGroup):
+        assert isinstance(error, BaseExceptionGroup)
+        if len(error.exceptions) != 1:
+            break
         error = error.exceptions[0]
     return error

@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.exception_groups import innermost
 from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.event_loop import gateway_loop
-from mxgw_worker.platform import StopKind, StopRequest, on_stop, self_test
+from mxgw_core.plugins.watching import end_process
+from mxgw_worker.platform import StopRequest, at_stop, self_test
 
 # After everything is closed, the process has this time to end by itself.
 _END_S = 2.0
@@ -35,12 +36,13 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: C
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
         BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
-    plugins = PluginHost.load(result.settings, origins=result.origins)
-    app = GatewayApp(result.settings, plugins, origins=result.origins)
+    plugins = PluginHost.load(result.settings, origins=result.origins, end=end_process)
+    app = GatewayApp(result.settings, plugins, origins=result.origins, end=end_process)
     runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""
     try:
-        runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
+        signals = _Signals(runner.get_loop(), app, result.settings.gateway.drain_timeout_s)
+        runner.run(_serve(app, signals, on_ready))
         code = 0
     except BaseException as error:
         text = str(innermost(error))
@@ -75,29 +77,44 @@ def _end_late(code: int, text: str) -> None:
     os._exit(code)
 
 
-async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:
-    stopping_since: float | None = None
+class _Signals:
+    """Handles requests to stop until the process ends: the first one stops the gateway, a second one the process.
 
-    def stop(request: StopRequest) -> None:
-        nonlocal stopping_since
-        if stopping_since is not None:
-            _leave_at_once(request)
-        stopping_since = time.monotonic()
-        _say(f"{request.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
-        app.stop()
+    The requests arrive also while a plugin blocks the event loop.
+    """
 
+    def __init__(self, loop: asyncio.AbstractEventLoop, app: GatewayApp, drain_timeout_s: float) -> None:
+        self._loop = loop
+        self._app = app
+        self._drain_timeout_s = drain_timeout_s
+        # When the first request came.
+        self.since: float | None = None
+        at_stop(self._on_request)
+
+    def _on_request(self, request: StopRequest) -> None:
+        # This interrupts the thread anywhere, also while it writes to stderr; so it writes in its own way.
+        if self.since is not None:
+            os.write(2, f"{request.name} again: leaving at once.\n".encode())
+            os._exit(request.exit_code)
+        self.since = time.monotonic()
+        text = f"{request.name}: draining for up to {self._drain_timeout_s:g} s; a second signal ends at once.\n"
+        os.write(2, text.encode())
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._app.stop)
+
+
+async def _serve(app: GatewayApp, signals: _Signals, on_ready: Callable[[Sequence[str]], None]) -> None:
     await self_test()
-    on_stop(stop, *StopKind)
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, on_ready), name="announce")
         try:
             await app.run()
         finally:
             announcer.cancel()
-    if stopping_since is not None:
+    if signals.since is not None:
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
-        _say(f"Stopped after {time.monotonic() - stopping_since:.1f} s; {rest}.")
+        _say(f"Stopped after {time.monotonic() - signals.since:.1f} s; {rest}.")
         if app.has_stuck_calls:
             # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
             sys.stdout.flush()
@@ -116,9 +133,3 @@ async def _announce(app: GatewayApp, on_ready: Callable[[Sequence[str]], None]) 
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
-
-
-def _leave_at_once(request: StopRequest) -> NoReturn:
-    _say(f"{request.name} again: leaving at once.")
-    sys.stdout.flush()
-    os._exit(request.exit_code)

@@ -14,7 +14,7 @@ from mxgw_cli.options import SettingsChoice
 from mxgw_cli.shell import CliFailure
 from mxgw_core.api.errors import MxgwError, SettingsError
 from mxgw_core.config.loader import LoadedSettings, load_settings
-from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.plugins import PluginHost, PluginState, watching
 from mxgw_core.plugins.calls import words_of
 from mxgw_core.printable import printable
 
@@ -108,11 +108,27 @@ def failure_of(what: str, error: BaseException) -> str:
     return printable(text, 500)
 
 
+class _Hangs(logging.Handler):
+    """Shows which plugin a command waits for. Made in the thread of the command; used in the watching thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        context = click.get_current_context(silent=True)
+        self._command = context.command_path if context is not None else "mxgw"
+        self.addFilter(logging.Filter(watching.__name__))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{self._command} waits: {record.getMessage()}. Ctrl-C ends the command.", err=True)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep log lines of `mxgw_core` off the terminal while the block runs; the command itself shows the problems."""
+    """Keep log lines of `mxgw_core` off the terminal while the block runs; the command itself shows the problems.
+
+    Only a call of a plugin that does not return is shown, because the command waits for it.
+    """
     logger = logging.getLogger("mxgw_core")
-    handler = logging.NullHandler()
+    handler = _Hangs()
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

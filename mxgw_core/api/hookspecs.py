@@ -89,7 +89,8 @@ class Hooks:
         When: after all plugins have their settings and before a gateway starts, and in `mxgw config check` and `mxgw
         doctor`; the gateway can be running at the same time. Do not create or change anything. `limits` are the limits
         of subscribers that result from plugins and settings. Any problem stops the start, and so does a
-        `SettingsError`.
+        `SettingsError`. Any other exception, or a wrong answer, is a problem too, because nobody knows what the check
+        would have found.
         """
 
     @hookspec

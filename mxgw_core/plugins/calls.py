@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import pluggy
 
@@ -25,7 +25,7 @@ from mxgw_core.plugins.answers import ANSWERS, Check, WrongAnswer
 from mxgw_core.plugins.arguments import copied
 from mxgw_core.plugins.call_times import CallTimes, Tally
 from mxgw_core.plugins.discovery import PluginRecord
-from mxgw_core.plugins.loading import HOOKS, describe
+from mxgw_core.plugins.loading import HOOKS, describe, text_of
 from mxgw_core.plugins.refusals import REPORTS, plain_refusal
 
 log = logging.getLogger(__name__)
@@ -130,8 +130,9 @@ class Owner:
         except BaseException as error:
             # A block that waits is ended with one of these exceptions. A GeneratorExit of its own does not come here
             # (`ContainedCoroutine`).
+            kind = type(error)
             if not is_counted and (
-                isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and _is_cancelling())
+                issubclass(kind, GeneratorExit) or (issubclass(kind, asyncio.CancelledError) and _is_cancelling())
             ):
                 raise
             self.failed(what, error)
@@ -282,12 +283,14 @@ class PluginCalls(CallTimes):
                 return None
             value = ANSWERS[hook](value, arguments)
         except BaseException as error:
-            if isinstance(error, GatewayError) and hook not in REPORTS:
+            if issubclass(type(error), GatewayError) and hook not in REPORTS:
                 try:
-                    return Answer(owner.plugin, error=plain_refusal(error), owner=owner)
+                    return Answer(owner.plugin, error=plain_refusal(cast("GatewayError", error)), owner=owner)
                 except BaseException as wrong:  # the error can be of a class of the plugin's own, with properties
                     error = wrong
             self.failed(owner, hook, error)
+            if not _is_harmless(error):
+                return Answer(owner.plugin, error=CallFailed(owner), owner=owner)
             return Answer(owner.plugin, error=error, owner=owner)
         finally:
             self.end(span)
@@ -313,7 +316,16 @@ def words_of(error: BaseException, *, with_text: bool = True) -> str:
 
     With `with_text` false, the text of an exception that the plugin raised is left out (see `describe`).
     """
-    return str(error) if isinstance(error, WrongAnswer) else f"raised {describe(error, with_text=with_text)}"
+    is_wrong_answer = issubclass(type(error), WrongAnswer)
+    return text_of(error) if is_wrong_answer else f"raised {describe(error, with_text=with_text)}"
+
+
+def _is_harmless(error: BaseException) -> bool:
+    """Return whether an exception can be looked at and shown, whatever its class is."""
+    try:
+        return error.__class__ is type(error) and isinstance(str(error), str) and bool(type(error).__name__)
+    except BaseException:
+        return False
 
 
 def _is_cancelling() -> bool:

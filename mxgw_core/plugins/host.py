@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,8 +20,15 @@ from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
 from mxgw_core.plugins.call_times import LOADING
 from mxgw_core.plugins.calls import Answer, PluginCalls
-from mxgw_core.plugins.discovery import ACCESS_GROUP, GROUP, AccessDeclarations, PluginRecord, PluginState
-from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register
+from mxgw_core.plugins.discovery import (
+    ACCESS_GROUP,
+    GROUP,
+    AccessDeclarations,
+    Installed,
+    PluginRecord,
+    PluginState,
+)
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, access_hooks_of, describe, imported, made, register, text_of
 from mxgw_core.plugins.section import apply_section
 from mxgw_core.plugins.watching import CallWatch
 
@@ -33,6 +40,7 @@ class PluginHost:
 
     Attributes:
         calls: calls the hooks of the loaded plugins; also for the objects that hooks have returned.
+        unread: distributions that could not be read. Key: the directory of its metadata. Value: why.
     """
 
     def __init__(self) -> None:
@@ -40,16 +48,23 @@ class PluginHost:
         self._plugins.add_hookspecs(Hooks)
         self._records: dict[str, PluginRecord] = {}
         self.calls = PluginCalls(self._records)
+        self.unread: Mapping[str, str] = {}
         self._prepare()
 
     @classmethod
     def load(
-        cls, settings: Settings, *, origins: Mapping[str, str] | None = None, keep_going: bool = False
+        cls,
+        settings: Settings,
+        *,
+        origins: Mapping[str, str] | None = None,
+        keep_going: bool = False,
+        end: Callable[[str], None] | None = None,
     ) -> PluginHost:
         """Import, register and configure the plugins that `plugins.enabled` names, in this order.
 
         `origins` are those of `LoadedSettings`; errors contain them. With `keep_going`, no error is raised: each plugin
-        that cannot be used gets a `PluginRecord` with the state FAILED. This is used to list the plugins.
+        that cannot be used gets a `PluginRecord` with the state FAILED. This is used to list the plugins. When
+        loading a plugin hangs, `end` ends the process (`CallWatch`).
 
         Raises:
             SettingsError: the section of a plugin is wrong. The text reports the problems of all plugins at once.
@@ -58,22 +73,26 @@ class PluginHost:
         """
         host = cls()
         host.calls.slow_call_s = settings.plugins.slow_call_ms / 1000
-        installed = discovery.installed_entries()
-        access = discovery.access_declarations(installed)
+        found = discovery.installed()
+        installed, access = found.entries, found.access
+        host.unread = found.broken
+        for place, why in found.broken.items():
+            log.warning("the distribution at %s cannot be read, so its plugins are not known: %s", place, why)
         settings_problems: list[str] = []
         fatal: list[str] = []
         for name in settings.plugins.enabled:
-            entries = installed.get(name, [])
+            entries = installed.get(name, ())
             # What is not installed, or not known for sure, can be what decides about access.
             required = name in settings.plugins.required or len(entries) != 1
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
-                with host._loading(name, settings):
-                    host._load_one(name, entries, installed, access, settings, origins or {})
+                with host._loading(name, settings, end):
+                    host._load_one(name, entries, found, settings, origins or {})
             except SettingsError as error:
-                settings_problems.append(str(error))
-                host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
+                text = text_of(error) or "a SettingsError without a text"
+                settings_problems.append(text)
+                host._refuse(name, f"its settings are wrong: {text.splitlines()[0]}")
             except LoadFailure as error:
                 log.debug("plugin %s failed to load", name, exc_info=error)
                 host._refuse(name, str(error))
@@ -177,6 +196,14 @@ class PluginHost:
         self._prepare()
         return record
 
+    def has_failed(self, plugin: str) -> bool:
+        """Return whether a plugin has failed, at the start or while the gateway serves."""
+        return self._records[plugin].state is PluginState.FAILED
+
+    def explain(self, plugin: str, detail: str) -> None:
+        """Replace the reason why a plugin has failed by one that became known later."""
+        self._records[plugin] = replace(self._records[plugin], detail=detail)
+
     def failure(self, plugin: str) -> PluginFailed:
         """Return a new error for a call that needs a plugin that has failed."""
         text = f"the plugin {plugin!r} of the gateway has failed; it works again after a restart of the gateway"
@@ -190,35 +217,36 @@ class PluginHost:
         Raises:
             PluginFailed: such a plugin has failed.
         """
-        for (_, closed), failure in self.calls.closed.items():
-            if closed == hook:
-                raise failure()
+        if (failure := self._closed(hook)) is not None:
+            raise failure()
 
     def is_open(self, hook: str) -> bool:
         """Return whether no plugin has failed that decides by this access hook."""
-        return not any(closed == hook for _, closed in self.calls.closed)
+        return self._closed(hook) is None
+
+    def _closed(self, hook: str) -> Callable[[], PluginFailed] | None:
+        return next((failure for (_, closed), failure in self.calls.closed.items() if closed == hook), None)
 
     @contextmanager
-    def _loading(self, name: str, settings: Settings) -> Iterator[None]:
-        """End the process when the block, which loads a plugin, hangs. The log then names the plugin."""
-        watch = CallWatch(self.calls, settings.plugins.start_timeout_s)
+    def _loading(self, name: str, settings: Settings, end: Callable[[str], None] | None) -> Iterator[None]:
+        """Name the plugin when the block, which loads it, hangs, and end the process if it is the gateway's own."""
+        watch = CallWatch(self.calls, settings.plugins.start_timeout_s, end)
         with watch, self.calls.owner(name, LOADING).at_work(LOADING):
             yield
 
     def _load_one(
         self,
         name: str,
-        entries: list[EntryPoint],
-        installed: Mapping[str, object],
-        access: AccessDeclarations,
+        entries: Sequence[EntryPoint],
+        found: Installed,
         settings: Settings,
         origins: Mapping[str, str],
     ) -> None:
         if not entries:
-            raise LoadFailure(_not_installed(name, installed, access))
+            raise LoadFailure(_not_installed(name, found))
         if len(entries) > 1:
             raise LoadFailure(discovery.clash(name, entries))
-        entry = entries[0]
+        entry, access = entries[0], found.access
         mistake = access.mistake(entry)
         if mistake or access.has(entry):
             self._mark_access(name)
@@ -240,7 +268,12 @@ class PluginHost:
                 except BaseException as error:
                     raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
-        apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+        try:
+            apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
+        except (SettingsError, LoadFailure, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # for example a property of the section that raises
+            raise LoadFailure(f"its mxgw_settings gave something that raised {describe(error)}") from error
 
     def _register(self, name: str, entry: EntryPoint, access: AccessDeclarations) -> None:
         found = imported(entry)
@@ -283,10 +316,16 @@ def sentence_of(record: PluginRecord) -> str:
     return f"{need} {record.name!r}{source} cannot be used: {record.detail}"
 
 
-def _not_installed(name: str, installed: Mapping[str, object], access: AccessDeclarations) -> str:
-    if distributions := access.without_plugin(name):
+def _not_installed(name: str, found: Installed) -> str:
+    if found.broken:
+        unread = " and ".join(f"{place} ({why})" for place, why in found.broken.items())
+        return (
+            f"no distribution that can be read offers it, and this one cannot be read: {unread}. Install it again, or "
+            "remove it"
+        )
+    if distributions := found.access.without_plugin(name):
         return f"{distributions} has it in the entry points {ACCESS_GROUP!r} and not in {GROUP!r}: both need the line"
-    match = nearest(name, installed)
+    match = nearest(name, found.entries)
     return (
         "is it installed? No distribution offers a plugin of this name"
         + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there.")

@@ -33,10 +33,18 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
 
     When the exception is about a name that `mxgw_core.api` had in an earlier release, the text ends with what took the
     place of the name. With `with_text` false, leave out the text of the exception, because it can contain credentials.
+    Nothing is raised: an exception class of a plugin can be broken too, and raise SystemExit when it is shown.
     """
-    if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__} of {describe(innermost(error), with_text=with_text)}"
-    text = "".join(c if c.isprintable() else " " for c in _text_of(error)).strip() if with_text else ""
+    try:
+        return _description(error, with_text=with_text)
+    except BaseException:
+        return f"{class_name(error)}, which cannot be shown"
+
+
+def _description(error: BaseException, *, with_text: bool) -> str:
+    if (first := innermost(error)) is not error:
+        return f"{class_name(error)} of {describe(first, with_text=with_text)}"
+    text = "".join(c if c.isprintable() else " " for c in text_of(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."
     frames = traceback.extract_tb(error.__traceback__)
@@ -45,14 +53,26 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
     at = at or (frames[-1] if frames else None)
     place = f" ({at.filename}:{at.lineno})" if at is not None else ""
     advice = f": {instead}; {CHANGES}" if (instead := instead_of(error)) else ""
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place}{advice}"
+    return f"{class_name(error)}{': ' if text else ''}{text}{place}{advice}"
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(value: object) -> str:
+    """Return `str(value)` of an object of a plugin; "" when this raises anything."""
     try:
-        return str(error)
-    except Exception:  # an exception class of a plugin can be broken too
+        text = str(value)
+        return str.__str__(text)  # not an instance of a class that a plugin has derived from `str`
+    except BaseException:
         return ""
+
+
+def class_name(value: object) -> str:
+    """Return the name of the class of an object of a plugin, without running code of the plugin."""
+    return _name_of(type(value))
+
+
+def _name_of(found: type) -> str:
+    name: str = vars(type)["__name__"].__get__(found)  # a metaclass can have a `__name__` that raises
+    return str.__str__(name)
 
 
 def imported(entry: EntryPoint) -> object:
@@ -97,7 +117,7 @@ def made(found: object) -> object:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise LoadFailure(f"constructing {found.__name__}() raised {describe(error)}") from error
+        raise LoadFailure(f"constructing {_name_of(found)}() raised {describe(error)}") from error
     return instance
 
 
@@ -115,11 +135,12 @@ def _check_api(plugin: object) -> None:
     """Refuse a plugin whose `requires_api` does not include the version of the plugin API that this release has."""
     try:
         requires = getattr(plugin, "requires_api", None)
+        problem = why_not(requires) if requires is not None else ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise LoadFailure(f"reading its requires_api raised {describe(error)}") from error
-    if requires is not None and (problem := why_not(requires)):
+    if problem:
         raise LoadFailure(problem)
 
 

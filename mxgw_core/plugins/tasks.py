@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
@@ -17,6 +18,9 @@ from typing import Any, TypeVar
 
 from mxgw_core.plugins.answers import Check, WrongAnswer
 from mxgw_core.plugins.calls import CallFailed, Owner, running
+from mxgw_core.plugins.loading import describe
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -190,8 +194,12 @@ def _recorded(context: dict[str, Any]) -> bool:
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return False
-    if isinstance(error, CallFailed):
+    if issubclass(type(error), CallFailed):
         return True  # recorded already
+    if (generator := context.get("asyncgen")) is not None:
+        # The loop closes all of them at its end. One of a context that was left behind still runs.
+        log.warning("an asynchronous generator, %s, did not end: %s", _name_of(generator), describe(error))
+        return True
     coroutine = getattr(context.get("task") or context.get("future"), "get_coro", lambda: None)()
     if isinstance(coroutine, ContainedCoroutine):
         coroutine.owner.failed(coroutine.what, error)

@@ -17,6 +17,7 @@ from mxgw_cli.main import root
 from mxgw_cli.plugins import scaffold
 from mxgw_cli.plugins.kinds import PluginKind
 from mxgw_cli.plugins.scaffold import PluginNames
+from mxgw_core.config import PluginsSettings
 from mxgw_worker.backends import registry
 
 
@@ -163,6 +164,7 @@ def test_the_working_directory_is_where_it_goes(tmp_path: Path, monkeypatch: pyt
         ("ä", ""),
         ("a" * 41, "a" * 40),
         ("keep_values\n", "keep_values"),
+        *((key, "") for key in PluginsSettings.model_fields),
     ],
 )
 def test_a_name_that_is_none_is_refused_with_one_that_is(name: str, hint: str, tmp_path: Path) -> None:

@@ -179,6 +179,50 @@ class Plugin:
 """
 
 
+BLOCKING = """
+import contextlib, sys, time
+from mxgw_core.api import hookimpl
+
+class Plugin:
+    @hookimpl
+    @contextlib.asynccontextmanager
+    async def mxgw_gateway_context(self, gateway):
+        yield
+        print("leaving", file=sys.stderr, flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("is_impatient", [False, True], ids=["stop-timeout", "second-signal"])
+def test_a_plugin_that_blocks_when_it_is_left_does_not_keep_the_process_from_ending(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, is_impatient: bool
+) -> None:
+    (directory / "stuck.dist-info").mkdir()
+    (directory / "stuck.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
+    (directory / "stuck.dist-info" / "entry_points.txt").write_text("[mxgw.plugins]\nstuck = stuck:Plugin\n")
+    (directory / "stuck.py").write_text(BLOCKING)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+    keys = ("plugins.enabled=stuck", f"plugins.stop_timeout_s={600 if is_impatient else 0.1}")
+    with serving(directory, "--listen", "127.0.0.1:0", *(word for key in keys for word in ("--set", key))) as (
+        process,
+        _,
+    ):
+        process.send_signal(signal.SIGTERM)
+        if is_impatient:
+            assert process.stderr is not None
+            while "leaving" not in process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+
+    if is_impatient:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "SIGTERM again: leaving at once." in errors
+    else:
+        assert process.returncode == 70
+        assert "the gateway ends, because plugin stuck (stuck 1.0): mxgw_gateway_context has not returned" in errors
+
+
 def test_what_a_plugin_leaves_behind_does_not_keep_the_process_from_ending(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,6 +338,24 @@ async def test_a_process_can_ask_itself_to_stop_until_it_does_not_listen_any_mor
     assert stopped.empty()
 
 
+def test_requests_to_stop_arrive_while_the_event_loop_is_blocked() -> None:
+    code = (
+        "import asyncio, os, sys, threading; sys.path[:0] = sys.argv[1].split(';')\n"
+        "from mxgw_worker.platform import at_stop, stop_this_process\n"
+        "requests = []\n"
+        "def stop(request):\n"
+        "    requests.append(request.kind.name)\n"
+        "    if len(requests) == 2: os.write(1, ' '.join(requests).encode()); os._exit(7)\n"
+        "    stop_this_process()\n"
+        "async def block(): stop_this_process(); threading.Event().wait()\n"
+        "at_stop(stop)\n"
+        "asyncio.run(block())"
+    )
+    done = subprocess.run(_command(code, ";".join(sys.path)), capture_output=True, text=True, timeout=PATIENCE_S)
+
+    assert (done.stdout, done.returncode) == ("TERMINATE TERMINATE", 7), done.stderr
+
+
 def test_code_without_an_event_loop_is_stopped_by_an_error() -> None:
     code = (
         "import sys, time; sys.path[:0] = sys.argv[1].split(';')\n"

@@ -108,6 +108,10 @@ def show_plugins(
             out.print(Text(problem, style="red"))
         if not result.settings.plugins.enabled and host.records:
             out.print("None is enabled; plugins.enabled in the settings names those to load, in their order.")
+        for place, why in host.unread.items():
+            out.print(
+                Text(f"The distribution at {place} cannot be read, so its plugins are not known: {why}", "yellow")
+            )
         if running.problem:
             out.print(Text(running.problem, "dim"))
     is_broken = any(plugin.state == PLUGIN_STATE_FAILED for plugin in running.plugins.values())

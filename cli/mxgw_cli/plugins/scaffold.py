@@ -16,7 +16,8 @@ from mxgw_cli.plugins.descriptors import descriptor_code
 from mxgw_cli.plugins.kinds import PluginKind
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure
-from mxgw_core.plugins.discovery import installed_entries, origin_of
+from mxgw_core.config.models import PluginsSettings
+from mxgw_core.plugins.discovery import installed, origin_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
 _LONGEST_NAME = 40
@@ -52,6 +53,11 @@ class PluginNames:
                 "a letter first, no word of Python",
                 hint=hint,
             )
+        if not kind.is_backend and name in PluginsSettings.model_fields:
+            raise CliFailure(
+                f"{name!r} is no name for a plugin: the settings of a plugin are the section [plugins.{name}], and "
+                f"plugins.{name} is a setting of the gateway"
+            )
         if owner := _owner_of(name, kind):
             raise CliFailure(f"there is a {what} {name!r} already, of {owner}: a gateway refuses a second one")
         words = name.split("_")
@@ -62,8 +68,8 @@ class PluginNames:
 def _owner_of(name: str, kind: PluginKind) -> str:
     """Return the distribution that has a plugin or backend of this name already; "" when none has."""
     if not kind.is_backend:
-        installed = installed_entries()
-        return " ".join(origin_of(installed[name][0])).strip() if name in installed else ""
+        entries = installed().entries
+        return " ".join(origin_of(entries[name][0])).strip() if name in entries else ""
     if name in BUILT_IN_KINDS:
         return "mxgw"
     found = [entry for entry in entry_points(group=BACKENDS_GROUP) if entry.name == name]

@@ -115,6 +115,34 @@ def test_a_declaration_counts_for_its_own_distribution_only(install: Install) ->
         PluginHost.load(settings("tokens"))
 
 
+@pytest.mark.parametrize("group", ["mxgw.acess", "mxgw_access", "MXGW.Access", "mxgw.accesses"])
+def test_a_group_with_nearly_the_name_of_the_one_for_access_stops_the_start(install: Install, group: str) -> None:
+    install("tokens", "import no_such_module", access=f"\n[{group}]\ntokens = dist_tokens_module:Plugin")
+
+    with pytest.raises(PluginError, match=f"which decides .* entry point group {group!r}, which means nothing"):
+        PluginHost.load(settings("tokens"))
+
+
+def test_other_groups_are_not_taken_for_the_one_for_access(install: Install) -> None:
+    install(
+        "tokens",
+        GOOD,
+        access="\n[console_scripts]\na = b:c\n[mxgw.backends]\na = b:c\n[pytest11]\na = b\n[acme.access]\na=b",
+    )
+
+    assert the(PluginHost.load(settings("tokens")), "tokens").state is PluginState.LOADED
+
+
+def test_a_declaration_in_another_distribution_stops_the_start_of_a_plugin_that_cannot_be_imported(
+    install: Install,
+) -> None:
+    install("tokens", "import no_such_module", access=False)
+    install("helper", GOOD, access="tokens = dist_tokens_module:Plugin")
+
+    with pytest.raises(PluginError, match=r"does not say .*, and dist-helper says so: the line in 'mxgw\.access' must"):
+        PluginHost.load(settings("tokens"))
+
+
 def test_a_name_that_is_declared_and_offered_by_nobody_is_explained(install: Install) -> None:
     install("helper", GOOD, access="tokens = somewhere:Plugin")
 

@@ -42,7 +42,7 @@ from mxgw_core.metrics.plugins import PluginMetrics
 from mxgw_core.plugin_gateway import PluginGateway
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
 from mxgw_core.plugins.answers import WrongAnswer, check_of
-from mxgw_core.plugins.arguments import lent
+from mxgw_core.plugins.arguments import copied
 from mxgw_core.plugins.calls import CallFailed
 from mxgw_core.plugins.objects import plugin_feed, plugin_guard
 from mxgw_core.rpc.access import AccessControl
@@ -62,7 +62,7 @@ def test_the_items_of_a_decision_cannot_be_changed() -> None:
     items = [item_record(), None]
     request = AccessRequest("/x.Y/Z", ANONYMOUS, CALLER)
 
-    seen: Any = lent(dataclasses.replace(request, items=items)).items
+    seen: Any = copied(dataclasses.replace(request, items=items)).items
 
     assert seen == tuple(items)
     assert type(seen) is tuple

@@ -238,7 +238,7 @@ def test_hook_mxgw_cli_gives_commands(install: Install) -> None:
     assert command.name == "wave"
 
 
-def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_broken_one_has_no_say(
+def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_broken_one_is_a_problem(
     install: Install,
 ) -> None:
     from mxgw_core.checking import settings_problems
@@ -250,7 +250,11 @@ def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_bro
     install("last", say + "return ['last']")
     found = settings("first", "blind", "raises", "last")
 
-    assert settings_problems(found, PluginHost.load(found)) == ["10000 is much", "two", "lines", "raised", "last"]
+    first, two, lines, blind, *others = settings_problems(found, PluginHost.load(found))
+
+    assert [first, two, lines, *others] == ["10000 is much", "two", "lines", "raised", "last"]
+    assert blind.startswith("plugin blind (dist-blind 1.0): mxgw_check_settings raised OSError: no such file (")
+    assert blind.endswith("so the settings are not checked")
 
 
 def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(install: Install) -> None:

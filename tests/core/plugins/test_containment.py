@@ -169,7 +169,7 @@ def policy(host: PluginHost) -> object:
 # and a part of its text, when the plugin fails.
 MEANINGS: Mapping[str, tuple[Callable[[PluginHost], object], object]] = {
     "mxgw_settings": (without_value("mxgw_settings"), [None]),  # see also test_loading.py
-    "mxgw_check_settings": (lambda host: plugin_problems(Settings(), host), []),
+    "mxgw_check_settings": (lambda host: len(plugin_problems(Settings(), host)), 1),
     "mxgw_gateway_context": (without_value("mxgw_gateway_context", gateway=None), [None]),
     "mxgw_grpc_services": (without_value("mxgw_grpc_services", gateway=None), [None]),
     "mxgw_cli": (without_value("mxgw_cli"), [None]),
@@ -324,9 +324,35 @@ def test_a_call_that_hangs_is_named_while_it_hangs_and_ends_a_process_that_start
 
     assert "plugin evil (dist-evil 1.0): mxgw_session_opened has not returned for" in caplog.text
     (text,) = texts
-    assert text.startswith(
-        "the gateway ends, because it cannot start: plugin evil (dist-evil 1.0): mxgw_session_opened"
-    )
+    assert text.startswith("plugin evil (dist-evil 1.0): mxgw_session_opened has not returned for")
+
+
+def test_a_call_that_hangs_when_only_contexts_are_left_ends_the_process_and_is_only_logged_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    texts: list[str] = []
+
+    def end(text: str) -> None:
+        texts.append(text)
+        ended.set()
+
+    world.host.calls.slow_call_s = 0.001
+    world.evil.way = lambda: ended.wait(60) and None
+    with CallWatch(world.host.calls, 60, end) as watch:
+        watch.started()
+        watch.leaving(0.001 * HANGS)
+        world.host.ask("mxgw_session_opened", session=SESSION)
+    (text,) = texts
+    assert "mxgw_session_opened has not returned for" in text
+    assert "(plugins.stop_timeout_s), and a call cannot be ended" in text
+
+    logged = threading.Event()
+    monkeypatch.setattr("mxgw_core.plugins.watching.log.error", lambda _: logged.set())
+    world.evil.way = lambda: logged.wait(60) and None
+    with CallWatch(world.host.calls, 0.001 * HANGS):
+        world.host.ask("mxgw_session_opened", session=SESSION)
+    assert logged.is_set()
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -336,12 +362,13 @@ def test_each_hook_that_hangs_is_named_and_ends_the_process_only_while_the_gatew
     calls, now, texts = world.host.calls, SimpleNamespace(wall=100.0), list[str]()
     calls.clock = lambda: now.wall
     watch = CallWatch(calls, 30.0, texts.append)
-    looks: list[bool] = []
+    ends: list[int] = []
 
     def hangs() -> None:
         for _ in range(2):
             now.wall += 20.0
-            looks.append(watch.look())
+            watch.look()
+            ends.append(len(texts))
 
     world.evil.way = hangs
     arguments = dict.fromkeys(set(inspect.signature(getattr(Hooks, hook)).parameters) - {"self"})
@@ -349,7 +376,7 @@ def test_each_hook_that_hangs_is_named_and_ends_the_process_only_while_the_gatew
     watch.started()
     world.host.ask(hook, **arguments)
 
-    assert looks == [False, True, False, False]
+    assert ends == [0, 1, 1, 1]
     assert [f"{hook} has not returned for 40 s" in text for text in texts] == [True]
     # The second one belongs to the same episode.
     named = [record for record in caplog.records if " has not returned for 20.0 s" in record.getMessage()]

@@ -250,3 +250,86 @@ async def test_entering_that_is_cancelled_from_outside_is_cleaned_up() -> None:
     assert bench.failed == []
     assert bench.contexts.left_behind == ()
     assert not any(task.get_name() == "plugin:slow" for task in asyncio.all_tasks())
+
+
+async def test_a_plugin_fails_when_its_task_is_cancelled_however_long_its_context_takes_to_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, begin, free = Bench(stop_timeout_s=0.01), asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def closing(way: Step) -> AsyncIterator[None]:
+        async with with_task(raises, begin):
+            try:
+                yield
+            finally:
+                await way()
+
+    async def waits() -> None:
+        await free.wait()
+
+    async def swallows() -> None:
+        while not free.is_set():
+            with suppress(asyncio.CancelledError):
+                await free.wait()
+
+    await bench.enter("slow", closing(waits))
+    await bench.enter("stubborn", closing(swallows))
+    begin.set()
+    await bench.has_failed.wait()
+    assert bench.failed[0] == (
+        "slow",
+        "its context was cancelled, because a task in it has failed or has cancelled it",
+    )
+
+    await bench.contexts.leave_all()
+    assert bench.failed[-1] == ("slow", bench.failed[-1][1])
+    assert bench.failed[-1][1].startswith("its context raised ValueError: boom")
+    assert [plugin for plugin, _ in bench.failed].count("stubborn") == 1
+    assert bench.contexts.left_behind == ("stubborn",)
+    assert f"plugin stubborn (unknown distribution): {HOOK} does not end when it is cancelled" in caplog.text
+    free.set()
+
+
+async def test_what_is_left_behind_adds_no_traceback_to_the_end_of_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    ways: list[bool] = []
+
+    @asynccontextmanager
+    async def stubborn() -> AsyncIterator[None]:
+        while not ways:
+            with suppress(asyncio.CancelledError):
+                await forever()
+        yield
+
+    async def run() -> None:
+        bench = Bench(start_timeout_s=0.01, stop_timeout_s=0.01)
+        with pytest.raises(ContextFailed):
+            await bench.enter("bad", stubborn())
+
+    await asyncio.to_thread(lambda: asyncio.run(run()))  # a loop that is closed
+
+    assert (
+        caplog.records[-1]
+        .getMessage()
+        .endswith("did not end: RuntimeError: aclose(): asynchronous generator is already running")
+    )
+    assert [record for record in caplog.records if record.exc_info] == []
+    ways.append(True)
+
+
+async def test_a_context_that_is_entered_after_its_time_is_left_at_once() -> None:
+    bench = Bench(start_timeout_s=0.01)
+
+    @asynccontextmanager
+    async def late() -> AsyncIterator[None]:
+        with suppress(asyncio.CancelledError):
+            await forever()
+        yield
+        bench.log.append("left")
+
+    with pytest.raises(ContextFailed, match="was not entered within"):
+        await bench.enter("late", late())
+
+    assert bench.log == ["left"]
+    assert bench.failed == []
+    assert bench.contexts.left_behind == ()

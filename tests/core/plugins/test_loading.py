@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -495,3 +496,26 @@ def test_a_setting_that_is_gone_is_told_with_what_to_do_instead(install: Install
         SettingsError, match=r"plugins\.paths\.inner\.old: this is no setting any more: set paths\.file"
     ):
         PluginHost.load(settings("paths", paths={"inner": {"old": 1}}))
+
+
+@pytest.mark.parametrize("fault", ["line", "bytes", "metadata"])
+def test_a_distribution_that_cannot_be_read_is_named_and_stops_the_start_only_where_it_can_matter(
+    install: Install, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("good", GOOD)
+    install("lost", GOOD)
+    metadata = tmp_path / "dist-lost" / "dist_lost-1.0.dist-info"
+    if fault == "metadata":
+        (metadata / "METADATA").unlink()
+    else:
+        text = b"[mxgw.plugins]\nno equals sign\n" if fault == "line" else b"[mxgw.plugins]\n\xff = x:Y\n"
+        (metadata / "entry_points.txt").write_bytes(text)
+
+    assert "lost" not in {record.name for record in installed_plugins()}
+    host = PluginHost.load(settings("good"))
+    assert [record.state for record in host.records if record.name == "good"] == [PluginState.LOADED]
+    assert f"the distribution at {metadata} cannot be read, so its plugins are not known" in caplog.text
+    with pytest.raises(
+        PluginError, match=f"'lost' cannot be used: .* this one cannot be read: {re.escape(str(metadata))}"
+    ):
+        PluginHost.load(settings("good", "lost"))

@@ -63,6 +63,7 @@ from mxgw_worker.platform.posix.processes import (
     start_child,
 )
 from mxgw_worker.platform.posix.stopping import (
+    at_stop,
     ignore_interrupts,
     kill_this_process,
     on_stop,
@@ -80,6 +81,7 @@ __all__ = [
     "ReadySignal",
     "WatchedChild",
     "ask_to_stop",
+    "at_stop",
     "boot_id",
     "can_hold_processes",
     "claim_port",

@@ -34,6 +34,22 @@ def on_stop(callback: Callable[[StopRequest], None], *kinds: StopKind) -> Callab
     return undo
 
 
+def at_stop(callback: Callable[[StopRequest], None]) -> None:
+    """Call `callback` at each request to stop until this process ends, also while the main thread is blocked.
+
+    The callback interrupts the main thread anywhere, also while it holds a lock or writes to a stream, or runs in
+    another thread. So it must wait for no lock and use no stream of Python. Call this in the main thread.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        request = signal.Signals(number)
+        callback(StopRequest(_KINDS[request], request.name, 128 + number))
+
+    for number in _KINDS:
+        signal.signal(number, stop)
+
+
 @contextmanager
 def raising_at_stop(error: BaseException) -> Iterator[None]:
     """At the first request to terminate raise `error` in the main thread, inside the block; ignore later requests.

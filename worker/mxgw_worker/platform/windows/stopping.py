@@ -29,6 +29,9 @@ _KEYS = {
     signal.SIGBREAK: StopRequest(StopKind.TERMINATE, "Ctrl-Break", 143),
 }
 _EVENT = StopRequest(StopKind.TERMINATE, "stop request", 143)
+_NO_EVENT = "other processes cannot ask this one to stop: %s"
+# For how long a thread waits for the stop event before it waits again.
+_LISTEN_S = 3600.0
 
 
 def on_stop(callback: Callable[[StopRequest], None], *kinds: StopKind) -> Callable[[], None]:
@@ -72,10 +75,37 @@ def _listen_to_event(callback: Callable[[StopRequest], None], undone: contextlib
     try:
         event = create_stop_event()
     except OSError as error:
-        log.warning("other processes cannot ask this one to stop: %s", error)
+        log.warning(_NO_EVENT, error)
         return
     wait = HandleWait(event, signalled)
     undone.callback(wait.close)
+
+
+def at_stop(callback: Callable[[StopRequest], None]) -> None:
+    """Call `callback` at each request to stop until this process ends, also while the main thread is blocked.
+
+    The callback interrupts the main thread anywhere, also while it holds a lock or writes to a stream, or runs in
+    another thread. So it must wait for no lock and use no stream of Python. Call this in the main thread.
+    """
+
+    def pressed(number: int, frame: FrameType | None) -> None:
+        del frame
+        callback(_KEYS[signal.Signals(number)])
+
+    def listen(event: int) -> None:
+        while True:
+            if winapi.is_signalled(event, _LISTEN_S):
+                winapi.reset_event(event)
+                callback(_EVENT)
+
+    for number in _KEYS:
+        signal.signal(number, pressed)
+    try:
+        event = create_stop_event()
+    except OSError as error:
+        log.warning(_NO_EVENT, error)
+        return
+    threading.Thread(target=listen, args=(event,), name="stop-event", daemon=True).start()
 
 
 @contextmanager
