@@ -120,6 +120,7 @@ class GatewayApp:
         try:
             async with AsyncExitStack() as stack:
                 limits = self._settings.plugins
+                self._plugins.calls.is_starting = True
                 watch = stack.enter_context(CallWatch(self._plugins.calls, limits.start_timeout_s, self._end))
                 if problems := settings_problems(self._settings, self._plugins):
                     raise SettingsError("\n".join(problems))
@@ -154,6 +155,7 @@ class GatewayApp:
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 gateway.serving()
                 watch.started()
+                self._plugins.calls.is_starting = False
                 self._ready.set()
                 try:
                     while not self._stopping.is_set():

@@ -355,7 +355,10 @@ class PluginsSettings(SettingsModel):
         "behind when it does not end even then.",
     )
     slow_call_ms: int = Field(
-        100, ge=1, le=60_000, description="A call of a plugin that takes longer is counted as slow, and logged."
+        100,
+        ge=1,
+        le=60_000,
+        description="While the gateway serves, a call of a plugin that takes longer is counted as slow, and logged.",
     )
 
     @model_validator(mode="after")

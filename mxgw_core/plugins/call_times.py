@@ -78,6 +78,7 @@ class CallTimes:
 
     Attributes:
         slow_call_s: a call of a plugin that takes longer by its own fault counts as slow.
+        is_starting: whether the gateway serves nobody yet. Then no call counts as slow, because nobody waits for it.
         clock: returns the time in seconds.
         use: returns what this thread has used, see `thread_use`.
         spans: the innermost call that has not returned, for each thread that is in one. Key: the number of the thread.
@@ -88,6 +89,7 @@ class CallTimes:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._counting = threading.Lock()
         self.slow_call_s = 0.1
+        self.is_starting = False
         self.clock: Callable[[], float] = time.perf_counter
         self.use: Callable[[], tuple[float, int]] = thread_use
         self.spans: dict[int, Span] = {}
@@ -126,7 +128,7 @@ class CallTimes:
             return
         tally.calls += 1
         tally.seconds += wall_s
-        if wall_s > self.slow_call_s and self._is_its_fault(span):
+        if wall_s > self.slow_call_s and not self.is_starting and self._is_its_fault(span):
             self._slow(span, now, wall_s)
 
     def _slow(self, span: Span, now: float, wall_s: float) -> None:

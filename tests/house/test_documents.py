@@ -49,7 +49,9 @@ def rows_of(name: str) -> set[str]:
 
 
 def reasons_of(kind: type[errors.GatewayError]) -> set[str]:
-    return {kind.reason}.union(*map(reasons_of, kind.__subclasses__()))
+    # Other tests define errors too, some of them broken on purpose.
+    derived = (one for one in kind.__subclasses__() if one.__module__.startswith("mxgw"))
+    return {kind.reason}.union(*map(reasons_of, derived))
 
 
 def test_troubleshooting_has_every_reason_of_an_error() -> None:

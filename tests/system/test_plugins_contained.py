@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,3 +136,24 @@ async def test_a_plugin_that_fails_is_named_to_the_caller_and_the_gateway_goes_o
             ("evil", "mxgw_grpc_services"): 3,
         }
         assert gateway.app.gateway.observation.metrics()
+
+
+async def test_a_call_is_slow_only_while_the_gateway_serves(install_plugin: InstallPlugin) -> None:
+    class Slow:
+        @hookimpl
+        @asynccontextmanager
+        async def mxgw_gateway_context(self, gateway: Gateway) -> AsyncIterator[None]:
+            time.sleep(0.002)  # noqa: ASYNC251  this is the slow call
+            yield
+
+        @hookimpl
+        def mxgw_session_opened(self, session: object) -> None:
+            time.sleep(0.002)
+
+    settings = {"plugins.enabled": [install_plugin("slow", Slow())], "plugins.slow_call_ms": 1}
+    async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
+        await client.open()
+        tallies = gateway.plugins.calls.tallies
+
+        assert tallies["slow", "mxgw_gateway_context"].slow == 0
+        assert tallies["slow", "mxgw_session_opened"].slow == 1

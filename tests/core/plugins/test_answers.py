@@ -190,9 +190,9 @@ def test_a_guard_that_denies_with_a_dictionary_of_its_own_class_denies() -> None
 
     command = MxCommand(subscribe_bulk=SubscribeBulkCommand(items=[ItemReference(item_definition="Tank")]))
     guard: Any = SimpleNamespace(denied=lambda command, items: Empty({0: "not\x00yours" + "!" * 5000}))
-    denied = plugin_guard(guard, host_with(mxgw_metrics=list).calls.owner("mine", "mxgw_command_guard")).denied(
-        command, [None]
-    )
+    denied = plugin_guard(
+        guard, host_with(mxgw_authenticate=lambda request: None).calls.owner("mine", "mxgw_command_guard")
+    ).denied(command, [None])
 
     assert denied[0].startswith("not\N{REPLACEMENT CHARACTER}yours")
     assert len(denied[0]) == 300
@@ -287,7 +287,13 @@ def test_the_value_of_a_metric_is_plain() -> None:
 
 
 class Broken(AccessDenied):
-    reason = property(lambda self: sys.exit(8))
+    @property
+    def metadata(self) -> dict[str, str]:
+        sys.exit(8)
+
+    @metadata.setter
+    def metadata(self, value: dict[str, str]) -> None:
+        pass
 
 
 class Late(AccessDenied):
