@@ -39,7 +39,12 @@ def test_a_created_file_is_private_whatever_others_are(tmp_path: Path) -> None:
 def _public(path: Path) -> Path:
     path.write_bytes(b"all")
     if sys.platform == "win32":
-        subprocess.run(["icacls", str(path), "/grant", "*S-1-1-0:R"], check=False, capture_output=True)
+        from mxgw_worker.platform.windows import security, winapi
+
+        # Not with icacls: Wine's does nothing. WD is everyone.
+        handle = winapi.create_file(str(path), winapi.READ_CONTROL | winapi.WRITE_DAC)
+        security.set_access(handle, f"{security.private_file()}(A;;GR;;;WD)")
+        winapi.close(handle)
     else:
         path.chmod(0o644)
     return path
