@@ -9,7 +9,7 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak chaos check format proto docs bench bench-peers bench-smoke set-up clean
+.PHONY: help demo test test-windows soak chaos check format proto docs bench bench-peers bench-smoke set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -25,6 +25,11 @@ demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--bac
 test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+test-windows: ## Run the tests under 32-bit Windows Python, in Wine; makes Windows first, as root (ARGS="tests/worker")
+	@$(SET_UP) opcua dashboard dev
+	@$(BIN)/python scripts/windows/set_up.py
+	@$(BIN)/python scripts/windows/run_tests.py $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
 	@$(SET_UP) opcua dashboard dev

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import logging
 import os
 import stat
-import sys
 from pathlib import Path
 from types import TracebackType
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_worker.ipc.process import boot_id
+from mxgw_core.removals import Removals
+from mxgw_worker.platform import (
+    SOCKET_PATH_BYTES,
+    DirectoryInUse,
+    DirectoryLock,
+    LocksUnsupported,
+    current_user,
+    endpoint_in,
+    make_directory,
+    make_private,
+    owner_of,
+    trusts_owner_of,
+)
 
 log = logging.getLogger(__name__)
 
-# The longest path of a Unix socket. The struct sockaddr_un has room for 108 bytes on Linux, and for 104 bytes on BSD
-# and macOS. The last byte is a zero. Source: unix(7), unix(4).
-_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # How many log files of workers are kept. After the end of a session, the log file of its worker stays only if the
 # worker failed.
 _KEPT_LOGS = 100
@@ -27,24 +33,21 @@ _KEPT_LOGS = 100
 # interrupted.
 UNFINISHED_RESTORE = "restore-unfinished"
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
-# Errors of flock(2) on file systems that cannot lock directories. Many network file systems can only lock files.
-_NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class DataDirectory:
     """Creates and locks the data directory. Use it as a context manager that is held open while the gateway runs.
 
     A second gateway that uses the same directory is refused, because it would replace the sockets of the first gateway.
-    Three things are locked: the directory itself, its subdirectory `run`, and the file `lock`, which contains the pid
-    of the gateway. So a second gateway is refused even when one of the three was removed or replaced. A directory to
-    which a backup was restored only in part is refused as well.
+    It is refused even when files below the directory were removed or replaced meanwhile (see
+    `mxgw_worker.platform.DirectoryLock`). A directory to which a backup was restored only in part is refused as well.
 
     Args:
         for_restore: true when `mxgw restore` locks the directory. Then an earlier, interrupted restore is no error.
 
     Attributes:
         id: identifies the directory, whatever path leads to it. It stays the same when the directory is moved; a copy
-            of the directory has another id.
+            of the directory has another id. See `same_data_dir` for the comparison of two ids.
     """
 
     def __init__(self, path: Path, *, for_restore: bool = False) -> None:
@@ -54,7 +57,10 @@ class DataDirectory:
         self.id = ""
         self.run = self.path / "run"
         self.logs = self.path / "logs"
-        self._held = contextlib.ExitStack()
+        self._lock: DirectoryLock | None = None
+        self._removals = Removals()
+        # The time of a request to end the sessions that an earlier gateway got, when it could not be removed.
+        self._old_request: int | None = None
 
     def __enter__(self) -> DataDirectory:
         """Create the directories, make them private, and lock them.
@@ -66,90 +72,73 @@ class DataDirectory:
         check_data_dir(self._given, for_restore=self._for_restore)
         try:
             for directory in (self.path, self.run, self.logs):
-                _make_private(directory)
-            with contextlib.ExitStack() as held:
-                self._lock(held)
-                self._held = held.pop_all()
+                _make_own_directory(directory)
+            self._take_lock()
         except OSError as error:
             raise SettingsError(
                 f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
             ) from error
-        end_sessions_marker(self.path).unlink(missing_ok=True)
+        self.remove_later(end_sessions_marker(self.path))
+        self._old_request = _changed_at(end_sessions_marker(self.path))
         for left_over in self.run.glob("*.sock"):
-            left_over.unlink(missing_ok=True)  # this gateway has the lock, so no other gateway listens on the socket
+            self.remove_later(left_over)  # this gateway has the lock, so no other gateway listens on the socket
         for left_over in self.logs.glob("spare-*.log"):
-            left_over.unlink(missing_ok=True)  # spare workers of an earlier gateway have ended with that gateway
+            self.remove_later(left_over)  # spare workers of an earlier gateway have ended with that gateway
         self.prune_logs()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held.close()
+        self.sweep()
+        if self._lock is not None:
+            self._lock.close()
 
-    def _lock(self, held: contextlib.ExitStack) -> None:
-        """Lock the directory, and set `id`.
-
-        The id contains the inode of the subdirectory `run`. This gateway and all its workers keep `run` open. So as
-        long as one of them lives, no other directory can get this inode, not even a directory that is restored to the
-        same path. See `same_data_dir` for the comparison of two ids.
-        """
-        are_directories_locked = True
-        for directory in (self.path, self.run):
-            fd = _opened(held, directory, os.O_RDONLY | os.O_DIRECTORY)
-            are_directories_locked = self._take(fd) and are_directories_locked
-        status = os.fstat(fd)
-        self.id = f"{status.st_dev:x}:{status.st_ino:x}:{boot_id()}"
-        lock = _opened(held, self.path / "lock", os.O_RDWR | os.O_CREAT)
-        if not self._take(lock):
+    def _take_lock(self) -> None:
+        try:
+            self._lock = DirectoryLock(self.path, self.run)
+        except DirectoryInUse as other:
+            raise SettingsError(
+                f"gateway.data_dir {self.path} is in use by another gateway (pid {other.pid or 'unknown'}): "
+                "stop it, or give this one a data_dir of its own"
+            ) from None
+        except LocksUnsupported:
             raise SettingsError(
                 f"gateway.data_dir {self.path} is on a file system without locks, so that a second gateway could not "
                 "be kept out: choose a directory on a local disk"
-            )
-        if not are_directories_locked:
+            ) from None
+        self.id = self._lock.id
+        if self._lock.is_weak:
             log.warning(
                 "gateway.data_dir %s is on a file system that locks no directories: the file `lock` in it keeps other "
                 "gateways out, so nobody may remove it while this one runs; a local disk is safer",
                 self.path,
             )
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
-    def _take(self, fd: int) -> bool:
-        """Lock an open file or directory. Return False when the file system cannot lock it.
+    def remove_later(self, path: Path) -> None:
+        """Remove a file, now if possible. When it cannot be removed, a warning is logged and `sweep` tries again."""
+        self._removals.remove(path)
 
-        Raises:
-            SettingsError: another gateway has locked the file or directory.
-        """
-        try:
-            is_free = _try_lock(fd, exclusive=True)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return False
-            raise
-        if not is_free:
-            raise SettingsError(
-                f"gateway.data_dir {self.path} is in use by another gateway (pid {_holder(self.path) or 'unknown'}): "
-                "stop it, or give this one a data_dir of its own"
-            )
-        return True
+    def sweep(self) -> None:
+        """Try again to remove the files that could not be removed."""
+        self._removals.sweep()
 
     def prune_logs(self) -> None:
         """Remove the log files of workers, except the newest hundred."""
         logs = sorted(self.logs.glob("worker-*.log"), key=_modified)
         for old in logs[:-_KEPT_LOGS]:
-            old.unlink(missing_ok=True)
+            self.remove_later(old)
 
     def takes_end_of_sessions(self) -> bool:
         """Return whether `mxgw drain` requested that the sessions end with this gateway, and remove the request."""
         marker = end_sessions_marker(self.path)
-        wanted = marker.exists()
-        marker.unlink(missing_ok=True)
-        return wanted
+        requested_at = _changed_at(marker)
+        self.remove_later(marker)
+        return requested_at is not None and requested_at != self._old_request
 
     def socket_of(self, session_id: str) -> Path:
-        """Return the path of the socket for a session's worker: a short path that depends only on the session id."""
-        return self.run / f"{_short_name(session_id)}.sock"
+        """Return the endpoint for a session's worker: a short name that depends only on directory and session id."""
+        return endpoint_in(self.run, _short_name(session_id))
 
     def log_of_spare(self, name: str) -> Path:
         """Return the log file of a spare worker."""
@@ -168,10 +157,10 @@ def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
             was restored only in part.
     """
     path = given.resolve()
-    if len(os.fsencode(path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+    if SOCKET_PATH_BYTES is not None and len(os.fsencode(path)) + _SOCKET_NAME_BYTES > SOCKET_PATH_BYTES:
         raise SettingsError(
             f"gateway.data_dir {path} is too long for the Unix sockets below it "
-            f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
+            f"({SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
         )
     try:
         _require_own_link(given.absolute())
@@ -195,67 +184,16 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
+def _changed_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def end_sessions_marker(directory: Path) -> Path:
     """Return the path of the file with which `mxgw drain` requests that all sessions end when the gateway stops."""
     return directory / "run" / "end-sessions"
-
-
-def holder_of(directory: Path) -> int | None:
-    """Return the pid of the gateway that uses a data directory; 0 when the pid is not known, None when no gateway uses
-    the directory.
-    """
-    if sys.platform == "win32":
-        return None
-    for locked in (directory / "lock", directory, directory / "run"):
-        if _is_locked(locked):
-            return _holder(directory)
-    return None
-
-
-def _holder(directory: Path) -> int:
-    """Return the pid in the file `lock`; 0 when the file has no pid, or is not locked because it was replaced."""
-    if not _is_locked(directory / "lock"):
-        return 0
-    with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
-        text = file.read(32).strip()
-        return int(text) if text.isdigit() else 0
-    return 0
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(fd, exclusive=False)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int, *, exclusive: bool) -> bool:
-    """Lock an open file or directory until it is closed. Return False when another process has locked it.
-
-    Raises:
-        OSError: the file system cannot lock it.
-    """
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _opened(held: contextlib.ExitStack, path: Path, flags: int) -> int:
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    held.callback(os.close, fd)
-    return fd
 
 
 def _short_name(session_id: str) -> str:
@@ -264,20 +202,18 @@ def _short_name(session_id: str) -> str:
 
 def _require_own_link(path: Path) -> None:
     """Refuse a path that is a link of another user, because that user could change which directory is used."""
-    if path.is_symlink() and hasattr(os, "getuid") and path.lstat().st_uid not in (0, os.getuid()):
+    if path.is_symlink() and not trusts_owner_of(path, follow=False):
         raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 
 
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _make_own_directory(directory: Path) -> None:
+    make_directory(directory, parents=True, exist_ok=True)
     _require_own_directory(directory)
-    if directory.lstat().st_mode & 0o077:
-        directory.chmod(0o700)
+    make_private(directory)
 
 
 def _require_own_directory(directory: Path) -> None:
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode):
+    if not stat.S_ISDIR(directory.lstat().st_mode):
         raise SettingsError(f"{directory} is not a directory: choose another gateway.data_dir")
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+    if owner_of(directory, follow=False) != current_user():
         raise SettingsError(f"{directory} belongs to another user: choose another gateway.data_dir")

@@ -9,7 +9,8 @@ the gateway dies at each step.
 from __future__ import annotations
 
 import os
-import signal
+
+from mxgw_worker.platform import kill_this_process
 
 VARIABLE = "MXGWTEST_FAILPOINT"
 
@@ -53,4 +54,4 @@ def reach(step: str) -> None:
     _seen[step] = _seen.get(step, 0) + 1
     number = asked[len(step) + 1 :] or "1"
     if _seen[step] == int(number):
-        os.kill(os.getpid(), signal.SIGKILL)
+        kill_this_process()

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from mxgw_core.exception_groups import innermost
 from mxgw_core.plugins import PluginHost
 from mxgw_core.plugins.event_loop import gateway_loop
 from mxgw_core.plugins.watching import end_process
+from mxgw_worker.platform import StopRequest, at_stop, self_test
 
 # After everything is closed, the process has this time to end by itself.
 _END_S = 2.0
@@ -78,35 +78,33 @@ def _end_late(code: int, text: str) -> None:
 
 
 class _Signals:
-    """Handles SIGINT and SIGTERM until the process ends: the first one stops the gateway, a second one the process.
+    """Handles requests to stop until the process ends: the first one stops the gateway, a second one the process.
 
-    The handlers are those of Python, not those of the event loop: the latter are not called while a plugin blocks the
-    loop. On Windows there are none, and asyncio.Runner cancels `_serve` at Ctrl-C.
+    The requests arrive also while a plugin blocks the event loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, app: GatewayApp, drain_timeout_s: float) -> None:
         self._loop = loop
         self._app = app
         self._drain_timeout_s = drain_timeout_s
-        # When the first signal came.
+        # When the first request came.
         self.since: float | None = None
-        if sys.platform != "win32":
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._on_signal)
+        at_stop(self._on_request)
 
-    def _on_signal(self, number: int, _: object) -> None:
+    def _on_request(self, request: StopRequest) -> None:
         # This interrupts the thread anywhere, also while it writes to stderr; so it writes in its own way.
-        name = signal.Signals(number).name
         if self.since is not None:
-            os.write(2, f"{name} again: leaving at once.\n".encode())
-            os._exit(128 + number)
+            os.write(2, f"{request.name} again: leaving at once.\n".encode())
+            os._exit(request.exit_code)
         self.since = time.monotonic()
-        os.write(2, f"{name}: draining for up to {self._drain_timeout_s:g} s; a second signal ends at once.\n".encode())
+        text = f"{request.name}: draining for up to {self._drain_timeout_s:g} s; a second signal ends at once.\n"
+        os.write(2, text.encode())
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._app.stop)
 
 
 async def _serve(app: GatewayApp, signals: _Signals, on_ready: Callable[[Sequence[str]], None]) -> None:
+    await self_test()
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, on_ready), name="announce")
         try:

@@ -35,14 +35,15 @@ def api_sections(api: griffe.Module) -> Iterator[Section]:
     assert api.docstring is not None
     for name, title in re.findall(r"^ {4}(\w+) +(.+)$", api.docstring.value, re.MULTILINE):
         module = api[name]
-        # The two modules that plugins import from have all their names for others.
-        own = {str(one).strip("'\"") for one in module.exports or ()} if name == "cli" else exported
+        # These modules have all their names for others, and define none of them.
+        passes_on = name in ("cli", "files", "machine")
+        own = {str(one).strip("'\"") for one in module.exports or ()} if passes_on else exported
         found = [
             member.name
             for member in module.members.values()
             if member.name in own or (name == "errors" and not member.is_alias and member.is_class)
         ]
-        if name != "cli":
+        if not passes_on:
             found = [one for one in found if not module.members[one].is_alias and one != "Hooks"]
         yield Section(module, title, found)
 

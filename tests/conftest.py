@@ -7,14 +7,17 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 import pytest_asyncio
+from support.not_on_windows import NotOnWindows, entries
 from support.plugins import install_plugin
 
 __all__ = ["install_plugin"]
@@ -43,6 +46,7 @@ _FEW_AND_LONG = (
     "worker/opcua/test_security.py",
     "core/sessions/test_lifetime_machine.py",
     "system/test_cli_doctor.py",
+    "system/test_windows_gateway.py",
 )
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and that is inherited: the programs
@@ -52,9 +56,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep xdist from ordering the files by their number of tests, which has the longest tests run at the end."""
+    """Keep xdist from ordering the files by their number of tests, which has the longest tests run at the end.
+
+    On Windows, leave out what does not run there.
+    """
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    if sys.platform == "win32":
+        _leave_out_what_does_not_run_on_windows(config)
+
+
+def _leave_out_what_does_not_run_on_windows(config: pytest.Config) -> None:
+    # In Wine on a busy machine an example can take longer than hypothesis allows, and says nothing about mxgw.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("windows", deadline=None, max_examples=30, suppress_health_check=slow)
+    hypothesis.settings.load_profile("windows")
+    config.pluginmanager.register(NotOnWindows(entries(), Path(__file__).resolve().parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

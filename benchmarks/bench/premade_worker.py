@@ -16,9 +16,9 @@ from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope
 from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import WorkerHandshake
-from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.ipc.startup import read_startup
 from mxgw_worker.outbox import Block
+from mxgw_worker.platform import start_ticks
 
 from bench.events import Blocks
 from bench.source import BURST_BLOCKS

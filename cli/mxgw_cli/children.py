@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mxgw_cli.shell import CliFailure
 from mxgw_core.printable import printable
+from mxgw_worker.platform import ask_to_stop, start_child
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -65,7 +66,7 @@ async def child(
     """
     log = directory / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
+        process = await start_child(
             sys.executable,
             "-m",
             "mxgw_cli.tied",
@@ -74,7 +75,6 @@ async def child(
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             env=environment,
-            start_new_session=True,
         )
     running = Child(name, process, log)
     try:
@@ -111,8 +111,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     try:
-        with suppress(ProcessLookupError):
-            process.terminate()
+        ask_to_stop(process)
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await process.wait()
     except TimeoutError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -11,11 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import mxgw_client
-from mxgw.private_files import read_private
 from mxgw_cli.options import GatewayTarget, api_key_from_environment
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_client import errors
 from mxgw_core.printable import printable
+from mxgw_worker.platform import current_user
+from mxgw_worker.platform.private_files import read_private
 
 LEASE_S = 120.0
 
@@ -140,7 +140,7 @@ def client_name(command: str) -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # the user id of this process has no name
-        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+        user = current_user()
     return printable(f"mxgw {command}, {user}@{socket.gethostname()}", 128)
 
 

@@ -9,11 +9,9 @@ import contextlib
 import enum
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -79,19 +77,21 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     import asyncio
 
+    from mxgw_worker.platform import StopKind, StopRequest, on_stop
+
     terminated = False
 
     async def body() -> T:
         task = asyncio.current_task()
         assert task is not None
 
-        def on_sigterm() -> None:
+        def on_terminate(request: StopRequest) -> None:
             nonlocal terminated
+            del request
             terminated = True
             task.cancel()
 
-        with contextlib.suppress(NotImplementedError):  # on Windows event loops cannot handle signals
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
+        on_stop(on_terminate, StopKind.TERMINATE)
         return await main()
 
     try:
@@ -115,16 +115,10 @@ def cleaning_up_at_sigterm() -> Iterator[None]:
         SilentFailure: after SIGTERM, with exit code 143.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(number, signal.SIG_IGN)
-        raise SilentFailure(ExitCode.TERMINATED)
+    from mxgw_worker.platform import raising_at_stop
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with raising_at_stop(SilentFailure(ExitCode.TERMINATED)):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 import threading
 from contextlib import suppress
+
+from mxgw_worker.platform import stop_this_process
 
 
 def _end_with_stdin() -> None:
     with suppress(OSError):
         while os.read(0, 4096):
             pass
-    # SIGTERM makes the module end in the same way as when a person stops it.
-    os.kill(os.getpid(), signal.SIGTERM)
+    # The module ends in the same way as when a person stops it.
+    stop_this_process()
 
 
 def main() -> None:

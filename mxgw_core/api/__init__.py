@@ -1,8 +1,8 @@
 """Everything that a plugin is allowed to import from mxgw: hooks, value types, protocols, errors.
 
 All other modules of `mxgw_core` can change in any release. Import the names in `__all__` from `mxgw_core.api`; only
-errors and command line helpers are imported from the modules `mxgw_core.api.errors` and `mxgw_core.api.cli`. The names
-are defined and explained in these modules:
+errors, command line helpers and private files are imported from the modules `mxgw_core.api.errors`,
+`mxgw_core.api.cli` and `mxgw_core.api.files`. The names are defined and explained in these modules:
 
     hookspecs           all hooks: when each hook is called, and what its answer means
     settings            the settings of a plugin, `[plugins.<name>]`
@@ -20,11 +20,13 @@ are defined and explained in these modules:
     internal_sessions   sessions that a plugin opens, without a client
     metrics             metrics for the hook `mxgw_metrics`
     maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
+    machine             facts about this process, and requests to stop it
     slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
     versions            the version of this API, which a plugin names as `requires_api`
     errors              the errors that refuse a call
     cli                 helpers for the commands that a plugin adds
+    files               private files
 """
 
 from mxgw_core.api.access import (
@@ -79,6 +81,7 @@ from mxgw_core.api.globs import LONGEST_MIDDLE, LONGEST_PATTERN, Globs, check_gl
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.items import full_reference, named_items
+from mxgw_core.api.machine import StopKind, StopRequest, control_group, on_stop, quoted, resident_bytes
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
 from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
@@ -199,6 +202,8 @@ __all__ = [
     "SettingsSection",
     "ShownSetting",
     "StandingFilter",
+    "StopKind",
+    "StopRequest",
     "StreamPace",
     "SubscriberLimits",
     "TokenBucket",
@@ -210,6 +215,7 @@ __all__ = [
     "WorkerSpawn",
     "as_operator",
     "check_glob",
+    "control_group",
     "correlation_id",
     "counter",
     "folded_name",
@@ -219,8 +225,11 @@ __all__ = [
     "in_slices",
     "left_behind",
     "named_items",
+    "on_stop",
     "own_session",
     "peer_address",
+    "quoted",
+    "resident_bytes",
     "same_data_dir",
     "turn",
     "used_handles",

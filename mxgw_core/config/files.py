@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
-from mxgw.private_files import exposure
+from mxgw_worker.platform.private_files import danger
 
 # A key and the tables around it, from the outside to the inside: ("limits", "sessions") is the key `limits.sessions`.
 Path: TypeAlias = tuple[str, ...]
@@ -61,8 +60,8 @@ def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Sou
     """
     try:
         with path.open("rb") as file:
-            # The mode of the open file is checked, so that nobody can replace the file between the check and reading.
-            if private and (why := exposure(os.fstat(file.fileno()).st_mode, path)):
+            # The open file is checked, so that nobody can replace the file between the check and reading.
+            if private and (why := danger(file.fileno(), path)):
                 raise UnreadableSource(f"{label}: {why}")
             text = file.read().decode("utf-8")
     except FileNotFoundError:

@@ -24,7 +24,7 @@ from mxgw_core.plugins.answers import WrongAnswer, problem_of_action
 from mxgw_core.plugins.calls import Owner
 from mxgw_core.plugins.loading import describe
 from mxgw_core.printable import printable, scalar_or_type
-from mxgw_core.thread_use import exact_thread_use
+from mxgw_worker.platform import exact_thread_use
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from mxgw_core.plugins.discovery import PluginRecord
-from mxgw_core.thread_use import thread_use
+from mxgw_worker.platform import thread_use
 
 log = logging.getLogger(__name__)
 

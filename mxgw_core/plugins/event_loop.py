@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
 
 from mxgw_core.plugins.host import PluginHost
 from mxgw_core.plugins.loading import describe
+from mxgw_worker.platform import event_loop_class
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,7 @@ def _base(*, use_uvloop: bool) -> type[asyncio.AbstractEventLoop]:
         import uvloop
 
         return uvloop.Loop
-    if sys.platform == "win32":
-        return asyncio.ProactorEventLoop
-    return asyncio.SelectorEventLoop
+    return event_loop_class()
 
 
 class _ResumedLoop(asyncio.AbstractEventLoop):

@@ -17,12 +17,15 @@ from pathlib import Path
 
 import grpc
 
-from mxgw.private_files import read_private
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.access import is_loopback
+from mxgw_worker.platform import claim_port, no_unix_sockets, unix_socket_answers
+from mxgw_worker.platform.private_files import read_private
 
 log = logging.getLogger(__name__)
+
+_UNPRIVILEGED_PORTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,11 @@ def parse_address(text: str) -> Address:
     """Return the address of `host:port`, `[ipv6]:port` or `unix:/path`.
 
     Raises:
-        SettingsError: the text has none of these forms.
+        SettingsError: the text has none of these forms, or this platform has no Unix sockets.
     """
     if text.startswith("unix:"):
+        if why := no_unix_sockets():
+            raise SettingsError(f"gateway.listen: {text!r} cannot be used: {why}")
         path = Path(text.removeprefix("unix:"))
         if not path.is_absolute():
             raise SettingsError(f"gateway.listen: {text!r} needs an absolute path, as in unix:/run/mxgw/gateway.sock")
@@ -96,7 +101,7 @@ def check_free(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claim_port(probe)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
@@ -105,6 +110,9 @@ def check_free(address: Address) -> None:
 
 def _bind_error(address: Address, error: OSError) -> str:
     match error.errno:
+        # Windows reports EACCES when the other process uses the port exclusively, and for ports that it has reserved.
+        case errno.EACCES if address.port >= _UNPRIVILEGED_PORTS:
+            return f"gateway.listen: {address.text} is in use or reserved: choose another port"
         case errno.EADDRINUSE:
             return f"gateway.listen: {address.text} is in use: stop what listens there, or choose another port"
         case errno.EACCES:
@@ -124,16 +132,14 @@ def _check_socket(address: Address, path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise SettingsError(f"gateway.listen: {address.text}: there is a file that is no socket: remove it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):
+    try:
+        is_taken = unix_socket_answers(path)
+        if not is_taken:
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error.strerror or error}") from error
-        else:
-            raise SettingsError(f"gateway.listen: {address.text} is in use by another process: stop it first")
+    except OSError as error:
+        raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error.strerror or error}") from error
+    if is_taken:
+        raise SettingsError(f"gateway.listen: {address.text} is in use by another process: stop it first")
 
 
 def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:

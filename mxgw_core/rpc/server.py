@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.health_service import WATCHERS, HealthService
 from mxgw_core.rpc.listening import Address, check_free, server_credentials
+from mxgw_worker.platform import private_sockets
 
 # Only with all of these options is a dead peer found within 15 s: 14.0 to 14.8 s in 6 of 6 runs. With the first two
 # options alone, it took 69 s on an idle stream. Source: docs/reference/streams.md#dead-peers.
@@ -90,25 +91,25 @@ class GrpcServer:
         for address in addresses:
             check_free(address)
             # A Unix socket must be private from the moment it exists.
-            umask = os.umask(0o177) if address.path is not None else None
+            private = private_sockets() if address.path is not None else contextlib.nullcontext()
             try:
-                if credentials is not None and address.path is None:
-                    port = self._server.add_secure_port(address.target, credentials)
-                else:
-                    port = self._server.add_insecure_port(address.target)
+                with private:
+                    port = self._add_port(address, credentials)
             except RuntimeError as error:
                 # gRPC reports no cause. The address was free a moment ago, so the TLS files are the likely cause.
                 cure = "" if credentials is None else _TLS_CURE
                 raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error}{cure}") from error
-            finally:
-                if umask is not None:
-                    os.umask(umask)
             if address.path is not None:
                 bound.append(address.text)
             else:
                 host = f"[{address.host}]" if ":" in address.host else address.host
                 bound.append(f"{host}:{port}")
         return tuple(bound)
+
+    def _add_port(self, address: Address, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is not None and address.path is None:
+            return self._server.add_secure_port(address.target, credentials)
+        return self._server.add_insecure_port(address.target)
 
     async def start(self) -> None:
         """Begin to serve."""

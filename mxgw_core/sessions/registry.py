@@ -79,7 +79,13 @@ class SessionRegistry:
         default = settings.default_backend
         kind = settings.backends[default].kind or default
         workers = settings.workers
-        self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
+        self.pool = WarmPool(
+            workers.warm_pool,
+            kind,
+            data.log_of_spare,
+            remove=data.remove_later,
+            parallel=workers.parallel_starts,
+        )
         self.memory = GatewayMemory(
             settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner
         )
@@ -318,6 +324,7 @@ class SessionRegistry:
         while True:
             await asyncio.sleep(self._settings.limits.sweep_interval_s)
             self.sweep()
+            self._data.sweep()
 
     async def _watch_memory(self) -> None:
         while True:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from mxgw_core.exception_groups import only_error
 from mxgw_core.plugins import PluginHost
 from mxgw_core.testing.directories import private_directory
 from mxgw_core.testing.waiting import until
+from mxgw_worker.platform import HeldProcess, no_unix_sockets
 
 
 class RunningGateway:
@@ -94,7 +93,7 @@ class RunningGateway:
         await self.start()
 
     async def kill_worker(self, session_id: str) -> None:
-        """End the worker process of a session with SIGKILL, and wait until the gateway has ended the session for it.
+        """Kill the worker process of a session, and wait until the gateway has ended the session for it.
 
         Raises:
             LookupError: no live session has this id.
@@ -102,7 +101,9 @@ class RunningGateway:
         session = self.api.session(session_id)
         if session is None or not session.worker_pid:
             raise LookupError(f"no session {session_id!r} with a worker is live")
-        os.kill(session.worker_pid, signal.SIGKILL)
+        worker = HeldProcess(session.worker_pid)
+        worker.kill()
+        worker.close()
         await until(lambda: self.api.session(session_id) is None)
 
 
@@ -115,7 +116,7 @@ async def running_gateway(
     `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`. All
     other settings have their defaults, unless `directory` has a settings.toml; environment variables are not read.
     Unless `gateway.listen` is overridden, the gateway listens on a Unix socket in `directory`; without `directory`, in
-    a new temporary directory.
+    a new temporary directory. Where there are no Unix sockets, it listens on a free port of this machine.
 
     Example:
         async with running_gateway({"plugins.enabled": ["hello"]}) as gateway:
@@ -127,7 +128,7 @@ async def running_gateway(
     """
     with private_directory(directory) as base:
         keys = {
-            "gateway.listen": [f"unix:{base}/gateway.sock"],
+            "gateway.listen": ["127.0.0.1:0" if no_unix_sockets() else f"unix:{base}/gateway.sock"],
             "gateway.data_dir": str(base / "data"),
             **(overrides or {}),
         }

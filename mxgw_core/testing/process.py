@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +23,7 @@ from pathlib import Path
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.testing.directories import private_directory
 from mxgw_core.testing.waiting import until
+from mxgw_worker.platform import HeldProcess, no_unix_sockets, output_of, process_ids
 
 # How long the gateway may take to serve, and to end.
 _START_S = 60.0
@@ -44,7 +44,7 @@ class GatewayProcess:
         self.directory = directory
         self._overrides = dict(overrides or {})
         self.data = Path(str(self._overrides.pop("gateway.data_dir", directory / "data")))
-        self.target = f"unix:{directory}/gateway.sock"
+        self.target = "127.0.0.1:0" if no_unix_sockets() else f"unix:{directory}/gateway.sock"
         self.process: subprocess.Popen[str] | None = None
         self._runs = 0
 
@@ -129,7 +129,9 @@ class GatewayProcess:
     async def terminate(self, timeout_s: float = _END_S) -> int:
         """End the run in order, with SIGTERM; wait for its end, and return its exit code."""
         assert self.process is not None, "the gateway is not running"
-        self.process.terminate()
+        process = HeldProcess(self.process.pid)
+        process.terminate()
+        process.close()
         return await self.ended(timeout_s)
 
     async def ended(self, timeout_s: float = _END_S) -> int:
@@ -147,12 +149,15 @@ class GatewayProcess:
         return code
 
     def worker_pids(self) -> Mapping[str, int]:
-        """Return the workers of all runs that are alive. Key: the name of the worker's log file. Value: its pid."""
+        """Return the workers of all runs that are alive. Key: the name of the worker's log file. Value: its pid.
+
+        On Windows, no workers are found.
+        """
         logs = (self.data / "logs").resolve()
         found: dict[str, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and (output := _output_of(int(entry.name))).parent == logs:
-                found[output.name] = int(entry.name)
+        for pid in process_ids():
+            if (output := output_of(pid)).parent == logs:
+                found[output.name] = pid
         return found
 
     async def kill_worker(self, session_id: str) -> None:
@@ -209,9 +214,11 @@ async def _killed(pids: Iterable[int]) -> None:
     killed = list(pids)
     for pid in killed:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            process = HeldProcess(pid)
+            process.kill()
+            process.close()
     # A process that has ended has no open files, even when nobody has collected its exit status yet.
-    await until(lambda: not any(_output_of(pid).name for pid in killed))
+    await until(lambda: not any(output_of(pid).name for pid in killed))
 
 
 def _text_of(value: object) -> str:
@@ -225,16 +232,6 @@ def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, default=str)
-
-
-def _output_of(pid: int) -> Path:
-    """Return the file to which a process writes its output. Of a process that has ended, or of another user, return an
-    empty path.
-    """
-    try:
-        return Path(f"/proc/{pid}/fd/1").readlink()
-    except OSError:
-        return Path()
 
 
 def _own_directories() -> list[str]:

@@ -9,11 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import os
-import socket
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from google.protobuf.message import DecodeError
@@ -21,37 +17,9 @@ from google.protobuf.message import DecodeError
 from mxgw.worker.v1.worker_pb2 import Hello, Reject, WorkerEnvelope
 from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
 from mxgw_worker.ipc.handshake import GatewayHandshake, HandshakeError
+from mxgw_worker.platform import PeerCredentials, peer_credentials
 
 log = logging.getLogger(__name__)
-
-# The layout of struct ucred: pid, uid, gid. Source: unix(7).
-_UCRED = struct.Struct("3i")
-
-
-@dataclass(frozen=True, slots=True)
-class PeerCredentials:
-    """Process id and user id of a peer; both are None on a platform that does not report them."""
-
-    pid: int | None
-    uid: int | None
-
-    def is_same_user(self) -> bool:
-        """Return whether the peer runs as the same user as this gateway.
-
-        Return True also where the platform does not report the user. In this case only the proof of the secret
-        keeps other users out.
-        """
-        return self.uid is None or self.uid == os.getuid()
-
-
-def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
-    """Return the credentials of a Unix socket's peer."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(socket, "SO_PEERCRED"):
-        return PeerCredentials(None, None)
-    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return PeerCredentials(pid, uid)
-
 
 # Before a peer has proved that it knows the secret, larger messages of this peer are refused and not buffered.
 _UNPROVEN_FRAME_BYTES = 4096
@@ -138,7 +106,7 @@ class WorkerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.peer = peer_credentials(self._transport)
         expected = self._expected_pid()
-        if not self.peer.is_same_user():
+        if not self.peer.same_user:
             self._refuse("WRONG_USER", f"the peer runs as user {self.peer.uid}")
         elif expected is not None and self.peer.pid is not None and self.peer.pid != expected:
             self._refuse("WRONG_PROCESS", f"the peer is process {self.peer.pid}, the worker is {expected}")

@@ -1,15 +1,16 @@
-"""The socket to which one worker connects, and the checks that a connection must pass to count as this worker's.
+"""The endpoint to which one worker connects, and the checks that a connection must pass to count as this worker's.
 
-The endpoint is a Unix socket in the data directory. Its path is short, and stays the same when the gateway restarts. On
-Windows a named pipe would take its place; this would change no other module of the gateway (docs/reattach.md).
+The endpoint is a Unix socket in the data directory, on Windows a named pipe. Its name is short, and stays the same when
+the gateway restarts.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from mxgw.worker.v1.worker_pb2 import Hello
 from mxgw_core.api.workers import Orphan, WorkerIdentity, WorkerProof, WorkerRefusal, WorkerSpawn
@@ -18,7 +19,7 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.connection import ConnectionOwner, Refused, WorkerConnection
 from mxgw_core.workers.steps import cause_in_words
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
-from mxgw_worker.ipc.process import pid_scope
+from mxgw_worker.platform import Listener, pid_scope
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ _REMEMBERED_REFUSALS = 10
 class Endpoint:
     """Accepts connections. Passes each connection, and the messages that arrive on it, to `owner`, the `SessionWorker`.
 
-    Use it in the event loop only. `close` can be called at any time.
+    Use it in the event loop only. `close` can be called at any time. `remove` removes the file of the endpoint, now or
+    later, and raises no error.
     """
 
     def __init__(
@@ -115,15 +117,15 @@ class Endpoint:
         owner: ConnectionOwner,
         expected: ExpectedWorker,
         plugins: PluginHost,
-        *,
         frame_bytes: int,
+        remove: Callable[[Path], None],
     ) -> None:
         self._spawn = spawn
         self._owner = owner
         self._expected = expected
         self._plugins = plugins
         self._frame_bytes = frame_bytes
-        self._server: asyncio.AbstractServer | None = None
+        self._listener = Listener(spawn.endpoint, remove)
         # All connections that are not closed yet, also connections that were refused.
         self._connections: weakref.WeakSet[WorkerConnection] = weakref.WeakSet()
         # The reasons of the first refusals, at most `_REMEMBERED_REFUSALS`.
@@ -133,12 +135,9 @@ class Endpoint:
         """Begin to accept connections. Only processes of the gateway's user can connect.
 
         Raises:
-            OSError: the socket cannot be created.
+            OSError: the endpoint cannot be created.
         """
-        path = self._spawn.endpoint
-        path.unlink(missing_ok=True)
-        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path), backlog=8)
-        path.chmod(0o600)
+        await self._listener.listen(self._accept)
 
     def _accept(self) -> WorkerConnection:
         connection = WorkerConnection(
@@ -171,9 +170,7 @@ class Endpoint:
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:
-        """Close every connection at once, and remove the socket."""
+        """Close every connection at once, and remove the endpoint."""
         for connection in tuple(self._connections):
             connection.abort()
-        if self._server is not None:
-            self._server.close()
-        self._spawn.endpoint.unlink(missing_ok=True)
+        self._listener.close()

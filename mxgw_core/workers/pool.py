@@ -10,9 +10,7 @@ closed, at the latest when this gateway ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +19,7 @@ from pathlib import Path
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.workers.process import WorkerProcess
 from mxgw_core.workers.startup import startup_payload
+from mxgw_worker.platform import ReadySignal
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +40,15 @@ class Spare:
 
     def __init__(self, log_file: Path, kind: str) -> None:
         self.log_file = log_file
-        loop = asyncio.get_running_loop()
-        # Completed when the process closes its end of a pipe: it has imported its modules, or it has ended.
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self._ready_fd, theirs = os.pipe()
+        signal = ReadySignal()
+        # Completed when the process has imported its modules, or has ended.
+        self.ready = signal.ready
         try:
-            self.process = WorkerProcess.launch(log_file, "spare", str(theirs), kind, pass_fds=(theirs,))
+            self.process = WorkerProcess.launch(log_file, "spare", signal.argument, kind, ready=signal)
         except BaseException:
-            os.close(self._ready_fd)
+            signal.close()
             raise
-        finally:
-            os.close(theirs)
-        loop.add_reader(self._ready_fd, self._became_ready)
-
-    def _became_ready(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._ready_fd)
-        os.close(self._ready_fd)
-        self.ready.set_result(None)
+        self.process.exited.add_done_callback(lambda _: signal.ended())
 
 
 class WarmPool:
@@ -67,13 +58,23 @@ class WarmPool:
         parallel: how many workers are allowed to start at the same time; more would only slow each other down.
         kind: the kind of backend whose modules a spare worker imports.
         new_log: returns the path of the log file for a new spare worker.
+        remove: removes a log file, now or later, and raises no error.
     """
 
-    def __init__(self, size: int, kind: str, new_log: Callable[[str], Path], *, parallel: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        kind: str,
+        new_log: Callable[[str], Path],
+        *,
+        remove: Callable[[Path], None],
+        parallel: int = 1,
+    ) -> None:
         self._size = size
         self._slots = asyncio.Semaphore(parallel)
         self._kind = kind
         self._new_log = new_log
+        self._remove = remove
         self._spares: list[Spare] = []
         self._pause_s = 0.0
         # Set when there are perhaps too few spare workers; cleared by `run`.
@@ -121,7 +122,8 @@ class WarmPool:
     def take(self, log_file: Path) -> WorkerProcess | None:
         """Return the process of a spare worker, if possible of one that is ready; None when there is no spare worker.
 
-        The log file of the spare worker is renamed to `log_file`. A new spare worker is started only after `refill` was
+        The log file of the spare worker is renamed to `log_file`. A spare worker whose log file cannot be renamed is
+        not used. A new spare worker is started only after `refill` was
         called, because the start of another process would slow down the session that is opening.
         """
         self._spares.sort(key=lambda spare: not spare.ready.done())
@@ -130,13 +132,13 @@ class WarmPool:
             if spare.process.is_alive():
                 try:
                     spare.log_file.replace(log_file)
-                except OSError:
-                    spare.process.dismiss()
-                    raise
-                self._pause_s = 0.0
-                return spare.process
+                except OSError as error:
+                    log.warning("the log of a spare worker cannot be renamed to %s: %s", log_file, error)
+                else:
+                    self._pause_s = 0.0
+                    return spare.process
             spare.process.dismiss()
-            spare.log_file.unlink(missing_ok=True)
+            self._remove(spare.log_file)
         return None
 
     def refill(self) -> None:
@@ -188,11 +190,13 @@ class WarmPool:
         self._spares.remove(spare)
         spare.process.dismiss()
         if self._stopped.done():
-            spare.log_file.unlink(missing_ok=True)
+            self._remove(spare.log_file)
             return
         kept = self._new_log("ended")  # always the same name, so only the newest log file is kept
-        with contextlib.suppress(OSError):
+        try:
             spare.log_file.replace(kept)
+        except OSError:
+            kept = spare.log_file
         self._failed(f"ended with exit code {code}; its log is {kept}")
 
     def _failed(self, what: str) -> None:

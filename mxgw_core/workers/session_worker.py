@@ -30,11 +30,11 @@ from mxgw_core.workers.endpoint import Endpoint, ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.intake import Acks, Intake
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.process import AdoptedProcess, ProcessHandle, WorkerProcess, end_in_words, end_process
+from mxgw_core.workers.process import ProcessHandle, WorkerProcess, end_in_words, end_process, found_again
 from mxgw_core.workers.startup import StartupTooLarge, startup_for
 from mxgw_core.workers.steps import WorkerSteps
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
-from mxgw_worker.ipc.process import resident_bytes
+from mxgw_worker.platform import resident_bytes
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class SessionWorker:
         self._distributor = distributor
         self._items = items
         self._log_file = data.log_of(spawn.session_id)
-        self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
+        self._endpoint = Endpoint(spawn, self, self._expected, plugins, settings.workers.frame_bytes, data.remove_later)
         self._connection: WorkerConnection | None = None
         self._process: ProcessHandle | None = None
         self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0
@@ -187,7 +187,7 @@ class SessionWorker:
 
     async def _adopt(self, orphan: Orphan) -> None:
         """Wait until the orphan has connected, is ready, and has sent the events that its outbox kept."""
-        process = self._process = AdoptedProcess.find(orphan.worker)
+        process = self._process = found_again(orphan.worker)
         if process is None:
             self._end(CloseReason.WORKER_EXITED, "its worker ended while no gateway was running")
             raise WorkerStartFailed("the worker ended while no gateway was running")
@@ -256,7 +256,7 @@ class SessionWorker:
         self._stopping = True
         self._acks.cancel()
         if self._process is None and self._orphan is not None:
-            self._process = AdoptedProcess.find(self._orphan.worker)
+            self._process = found_again(self._orphan.worker)
         process = self._process
         if process is not None and not process.exited.done():
             self._steps.stopping(self._expected.identity, reason)
@@ -278,7 +278,7 @@ class SessionWorker:
         if end.reason.is_fault:
             self._data.prune_logs()
         else:
-            self._log_file.unlink(missing_ok=True)
+            self._data.remove_later(self._log_file)
         code = process.exited.result() if process is not None else None
         self._steps.exited(
             WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail, reason, detail)

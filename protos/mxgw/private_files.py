@@ -1,8 +1,7 @@
-"""Reads files with secrets, for the gateway, its workers, plugins and clients. No other user may have access to such a
-file.
+"""Reads files with secrets, for clients. No other user may have access to such a file.
 
 Only POSIX file modes are checked. On Windows nothing is checked: the administrator who puts the file there has to set
-its access list.
+its access list. Gateway, workers and plugins use the platform layer (`mxgw_worker.platform`), which checks both.
 """
 
 from __future__ import annotations

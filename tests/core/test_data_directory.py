@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.data_directory import DataDirectory, holder_of
+from mxgw_core.data_directory import DataDirectory
+from mxgw_worker.platform import holder_of
 
 
 def _mode(path: Path) -> int:

@@ -13,13 +13,15 @@ from support.repository import PACKAGES, belongs_to, imports_of, plugin_director
 
 import mxgw_core.api
 
-# Imports every module of the packages named as arguments, then prints what is loaded.
+# Imports every module of the packages named as arguments, then prints what is loaded. The modules of the platform layer
+# for another platform cannot be imported.
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
+elsewhere = ".platform.posix." if sys.platform == "win32" else ".platform.windows."
 for package in sys.argv[1:]:
     root = importlib.import_module(package)
-    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
-        if not module.name.endswith(".__main__"):
+    for module in pkgutil.walk_packages(root.__path__, f"{package}.", onerror=lambda name: None):
+        if not module.name.endswith(".__main__") and elsewhere not in f"{module.name}.":
             importlib.import_module(module.name)
 print(*sorted(sys.modules))
 """
@@ -77,12 +79,13 @@ def test_every_module_of_core_loads_without_plugins_and_what_belongs_to_them() -
     assert not among(modules, "textual", "ldap3", "asyncua", "prometheus_client")
 
 
-def test_core_takes_nothing_from_the_worker_but_ipc() -> None:
+def test_core_takes_nothing_from_the_worker_but_ipc_and_the_platform_layer() -> None:
     wrong = {
         f"{shown(path)}: {name}"
         for path in sources("mxgw_core")
         for name in among(imports_of(path), "mxgw_worker")
-        if not belongs_to(name, "mxgw_worker.ipc") and name != "mxgw_worker"
+        if not any(belongs_to(name, part) for part in ("mxgw_worker.ipc", "mxgw_worker.platform"))
+        and name != "mxgw_worker"
     }
 
     assert not wrong
@@ -108,13 +111,15 @@ def test_core_knows_neither_the_client_nor_the_command_line() -> None:
     assert not among(modules_after("mxgw_core"), *outer)
 
 
-def test_the_command_line_imports_core_and_client_and_neither_plugins_nor_the_worker() -> None:
+def test_the_command_line_imports_core_client_and_the_platform_layer_and_neither_plugins_nor_the_worker() -> None:
     modules = modules_after("mxgw_cli")
 
     assert among(modules, "mxgw_cli.main", "mxgw_cli.serve.run", "mxgw_core.serving", "mxgw_client")
     assert not {name for name in modules if name.startswith("mxgw_")} - among(modules, *PACKAGES)
     for path in sources("mxgw_cli"):
-        assert not among(imports_of(path), "mxgw_worker"), shown(path)
+        ours = among(imports_of(path), "mxgw_worker")
+
+        assert all(belongs_to(name, "mxgw_worker.platform") for name in ours), shown(path)
 
 
 def test_a_command_imports_nothing_of_another_command() -> None:
@@ -135,8 +140,18 @@ def test_the_contract_and_ipc_need_protobuf_and_nothing_else_of_ours() -> None:
     for path in sources("mxgw_worker"):
         if shown(path).startswith("worker/mxgw_worker/ipc/"):
             ours = among(imports_of(path), "mxgw_worker")
+            allowed = ("mxgw_worker.ipc", "mxgw_worker.platform")
 
-            assert all(belongs_to(name, "mxgw_worker.ipc") or name == "mxgw_worker" for name in ours), shown(path)
+            assert all(among((name,), *allowed) or name == "mxgw_worker" for name in ours), shown(path)
+
+
+def test_the_platform_layer_needs_the_standard_library_and_nothing_else() -> None:
+    modules = [path for path in sources("mxgw_worker") if "mxgw_worker/platform/" in shown(path)]
+
+    assert len(modules) > 3
+    for path in modules:
+        for name in imports_of(path):
+            assert name.split(".")[0] in sys.stdlib_module_names or belongs_to(name, "mxgw_worker.platform"), name
 
 
 def test_dynaconf_is_read_in_one_module() -> None:
@@ -170,7 +185,7 @@ def test_plugins_import_the_api_of_core_and_no_other_part_and_no_other_plugin() 
 
 
 def test_a_name_that_a_plugin_imports_from_a_module_of_the_api_can_be_imported_from_the_api_itself() -> None:
-    apart = ("mxgw_core.api.cli", "mxgw_core.api.errors")
+    apart = ("mxgw_core.api.cli", "mxgw_core.api.errors", "mxgw_core.api.files")
     wrong = [
         f"{shown(path)}: {node.module}.{alias.name}"
         for directory in plugin_directories()

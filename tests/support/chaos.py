@@ -17,7 +17,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -337,13 +337,13 @@ def _copy(gateway: Restarts, copy: Restarts) -> None:
     shutil.copytree(gateway.data, copy.data, ignore=passing, ignore_dangling_symlinks=True)
 
 
-async def run(plan: Plan) -> Outcome:
-    """Carry out the plan, and return the results."""
+async def run(plan: Plan, gateways: Callable[[str], AbstractAsyncContextManager[Restarts]] = restarts) -> Outcome:
+    """Carry out the plan on the gateway that `gateways` makes of the settings, and return the results."""
     outcome = Outcome()
     chance = random.Random(plan.seed)
     kinds = [kind for kind, count in plan.rounds.items() for _ in range(count)]
     chance.shuffle(kinds)
-    async with restarts(plan.settings) as gateway:
+    async with gateways(plan.settings) as gateway:
         this = Run(gateway, _key(gateway), plan, outcome, chance)
         await gateway.start()
         async with AsyncExitStack() as stack:

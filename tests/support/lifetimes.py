@@ -37,8 +37,8 @@ from mxgw_reattach.settings import ReattachSettings
 from mxgw_replay import ReplayPlugin, ReplaySettings
 from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.handshake import GatewayHandshake, WorkerHandshake
-from mxgw_worker.ipc.process import pid_scope
 from mxgw_worker.outbox import Block, Outbox
+from mxgw_worker.platform import pid_scope
 from support.events import batch
 
 T = TypeVar("T")
@@ -321,7 +321,7 @@ class Gateway:
             )
             await stack.enter_async_context(world.reattach.mxgw_gateway_context(seen))
             registry = SessionRegistry(world.settings, self.host, data, clock=world.loop.time)
-            pool = registry.pool = Pool(0, "sim", data.log_of_spare)
+            pool = registry.pool = Pool(0, "sim", data.log_of_spare, remove=data.remove_later)
             pool.world = world
             await stack.enter_async_context(registry)
             for answer in self.host.ask("mxgw_ended_sessions"):
@@ -411,9 +411,9 @@ class World:
         self._pids = 100
 
         def endpoint(
-            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
+            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, *others: object
         ) -> Endpoint:
-            del plugins, frame_bytes
+            del plugins, others
             return Endpoint(self, spawn, owner, expected)
 
         def find(worker: WorkerIdentity) -> Handle | None:
@@ -424,7 +424,7 @@ class World:
             return Handle(found) if found is not None and is_it and found.is_alive else None
 
         self._stack.enter_context(patch.object(worker_module, "Endpoint", endpoint))
-        self._stack.enter_context(patch.object(worker_module, "AdoptedProcess", SimpleNamespace(find=find)))
+        self._stack.enter_context(patch.object(worker_module, "found_again", find))
         # Switch off the regular check of memory, which would be a timer, and so a step of time.
         self._stack.enter_context(patch.object(registry_module, "_MEMORY_WATCH_S", 1e9))
 

@@ -7,10 +7,12 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import WorkerHandshake
+from mxgw_worker.platform import EndpointAddress
 from support.events import EPOCH, batch
 
 SESSION = "session-under-test"
@@ -102,7 +104,22 @@ class ScriptedWorker:
 @asynccontextmanager
 async def scripted_worker(path: Path) -> AsyncIterator[ScriptedWorker]:
     """Connect to a worker endpoint."""
-    worker = ScriptedWorker(*await asyncio.open_unix_connection(str(path)))
+    reader = asyncio.StreamReader()
+    made: asyncio.Future[asyncio.BaseTransport] = asyncio.get_running_loop().create_future()
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.set_result(transport)
+
+    address = EndpointAddress(str(path))
+    protocol = Protocol(reader)
+    try:
+        await address.connect(lambda: protocol)
+    finally:
+        address.close()
+    transport = cast("asyncio.WriteTransport", await made)
+    worker = ScriptedWorker(reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop()))
     try:
         yield worker
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from mxgw.v1 import command_service_pb2 as cs
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.asyncio
@@ -179,3 +181,31 @@ async def test_false_workers_at_a_taken_socket_are_refused_and_the_stream_goes_o
         assert refusal.reason == "SESSION_CLOSED"
 
         await client.close(other.session.session_id)
+
+
+async def test_a_log_and_a_socket_that_cannot_be_removed_end_nothing_and_are_reported_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with _two_sessions(NEVER_SILENT_S) as (gateway, client, victim, bystander), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(victim.read())
+        other = tasks.create_task(bystander.read())
+        data = DataDirectory(gateway.directory / "data")
+        stuck = [data.socket_of(victim.session.session_id), data.log_of(victim.session.session_id)]
+        for path in stuck:  # a directory in place of the file: not even root can unlink it
+            path.unlink()
+            path.mkdir()
+        await client.close(victim.session.session_id)
+        _, refusal = await reading
+
+        assert refusal.reason == "SESSION_CLOSED"
+
+        await bystander.goes_on()
+        await client.open(name="successor")
+        await client.close(bystander.session.session_id)
+        await other
+
+        assert all(path.is_dir() for path in stuck)
+
+        said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+        assert ["cannot be removed" in record.getMessage() for record in said] == [True], said

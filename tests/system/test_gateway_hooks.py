@@ -85,7 +85,7 @@ from mxgw_core.api.errors import (
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway, session_info
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
-from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
+from mxgw_worker.platform import boot_id, pid_scope, start_ticks
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,6 +12,7 @@ import pytest
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import Event, EventBatch
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
+from mxgw_worker import platform
 from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.dispatch import Dispatcher
 from mxgw_worker.items import ItemTable
@@ -139,7 +140,7 @@ def attached(tmp_path: Path) -> Attached:
     async def run(
         backend: ScriptedBackend, *, is_ready: bool = True, **startup_fields: object
     ) -> AsyncIterator[tuple[WorkerDriver, asyncio.Task[ExitCode]]]:
-        startup = startup_for(tmp_path / "worker.sock", "scripted")
+        startup = startup_for(platform.endpoint_in(tmp_path, "worker"), "scripted")
         for name, value in startup_fields.items():
             setattr(startup, name, value)
         driver = WorkerDriver(startup, (), tmp_path / "worker.log")

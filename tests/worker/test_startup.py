@@ -12,8 +12,8 @@ import pytest
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_worker.ipc.framing import frame
-from mxgw_worker.ipc.process import rss_bytes, start_ticks
 from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup, write_startup
+from mxgw_worker.platform import resident_bytes, start_ticks
 from mxgw_worker.testing.driver import startup_for
 
 
@@ -115,4 +115,4 @@ def test_the_start_time_of_no_process_is_zero() -> None:
 
 
 def test_resident_memory_is_known() -> None:
-    assert 10 * 1024 * 1024 < rss_bytes() < 10 * 1024 * 1024 * 1024
+    assert 10 * 1024 * 1024 < resident_bytes() < 10 * 1024 * 1024 * 1024

@@ -1,7 +1,7 @@
 """A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it.
 
-With the arguments `spare FD KIND` the process is started before its session exists. It imports the modules that
-backends of this kind need, closes FD to report that it is ready, and waits for the frame. When its input ends without a
+With the arguments `spare SIGNAL KIND` the process is started before its session exists. It imports the modules that
+backends of this kind need, reports with SIGNAL that it is ready, and waits for the frame. When its input ends without a
 frame, because the gateway has ended, the process exits.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_worker.backends import backend_factory, create_backend
 from mxgw_worker.backends.base import Backend
 from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup
+from mxgw_worker.platform import StopKind, ignore_interrupts, on_stop, report_ready
 from mxgw_worker.worker import ExitCode, Worker
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ STUCK_S = 1.0
 def main() -> int:
     """Run a worker until it ends, and return its exit code."""
     # Ctrl-C in a terminal is meant for the gateway, which then stops its workers in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if len(sys.argv) > 1 and not _waited_as_spare(sys.argv[1:]):
         return ExitCode.STOPPED
@@ -55,9 +55,9 @@ def _waited_as_spare(arguments: list[str]) -> bool:
     """Import the backend and wait for the start-up frame, as a spare worker, which has no session yet. Return False
     when the input ended without a frame.
     """
-    _, ready_fd, kind = arguments
+    _, ready, kind = arguments
     _import_backend(kind)
-    os.close(int(ready_fd))
+    report_ready(ready)
     return bool(cast("BufferedReader", sys.stdin.buffer).peek(1))
 
 
@@ -70,7 +70,7 @@ def _import_backend(kind: str) -> None:
 
 async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> ExitCode:
     worker = Worker(startup, make_backend)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop, "SIGTERM")
+    on_stop(lambda request: worker.stop(request.name), StopKind.TERMINATE)
     return await worker.run(_leave_soon)
 
 

@@ -13,11 +13,11 @@ from mxgw_worker.backends.base import Browsable, MxError
 from mxgw_worker.calls import Call, CallFailed
 from mxgw_worker.encoded_events import data_change_of
 from mxgw_worker.ipc.page_tokens import PAGE_SHARE, STATE, page_token
-from mxgw_worker.ipc.process import rss_bytes
 from mxgw_worker.items import Item
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import page_size_of, parse_page_token
+from mxgw_worker.platform import resident_bytes
 from mxgw_worker.sink import WorkerSink
 
 # Default and maximum page sizes. Source: command_service.proto and session_service.proto.
@@ -116,7 +116,7 @@ class Views:
                 outbox_events=outbox.depth,
                 outbox_bytes=outbox.size_bytes,
                 events_lost=outbox.events_lost,
-                rss_bytes=rss_bytes(),
+                rss_bytes=resident_bytes(),
                 source_health=self._sink.health,
                 source_detail=self._sink.health_detail,
                 items=len(self._methods.items.items),

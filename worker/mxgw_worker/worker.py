@@ -17,13 +17,12 @@ from mxgw_worker.backends.base import Backend, BackendUnavailable
 from mxgw_worker.calls import report_bug
 from mxgw_worker.dispatch import Dispatcher
 from mxgw_worker.gateway_connection import GatewayConnection
-from mxgw_worker.ipc.address import GatewayAddress
 from mxgw_worker.ipc.framing import FrameError
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
-from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.items import ItemTable
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
+from mxgw_worker.platform import EndpointAddress, start_ticks
 from mxgw_worker.read_bulk import ReadBulk
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.snapshots import Snapshots
@@ -76,7 +75,7 @@ class Worker:
         self._loop = loop
         self._startup = startup
         self._secret = startup.secret
-        self._address = GatewayAddress(startup.endpoint)
+        self._address = EndpointAddress(startup.endpoint)
         # The backend is created after the handshake, so that the gateway gets the error if this fails.
         self._make_backend = make_backend
         self._backend: Backend | None = None
@@ -217,7 +216,7 @@ class Worker:
         """Connect, run the handshake, and start to use the connection. Return None, or the error when this fails."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await self._loop.create_unix_connection(lambda: connection, self._address.path)
+                await self._address.connect(lambda: connection)
                 resume_after = await connection.welcomed
         except (OSError, FrameError, HandshakeError, TimeoutError) as error:
             connection.abort()

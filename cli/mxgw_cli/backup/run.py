@@ -35,6 +35,7 @@ from mxgw_core.plugins import PluginHost, PluginState
 from mxgw_core.plugins.answers import check_of
 from mxgw_core.plugins.calls import CallFailed, Owner
 from mxgw_core.printable import printable
+from mxgw_worker.platform import open_private
 
 _CHUNK_BYTES = 1024 * 1024
 _NOTHING = check_of(None, "None")
@@ -93,7 +94,7 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
             )
             total = sum(member.size_bytes for member in members)
             archive = Path(name) / "archive"
-            descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = open_private(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with os.fdopen(descriptor, "wb") as target, shown_progress("Writing", total, hidden=as_json) as progress:
                 write_archive(target, contents, copies, progress)
                 target.flush()

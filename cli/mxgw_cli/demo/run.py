@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import signal
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, console, is_live, run
 from mxgw_client import errors
 from mxgw_core.printable import printable
+from mxgw_worker.platform import StopKind, StopRequest, on_stop
 
 CALL_TIMEOUT_S = 30.0
 DASHBOARD = "dashboard_tui"
@@ -137,23 +137,18 @@ async def _show(
 @contextlib.contextmanager
 def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
     """While the block runs, the first Ctrl-C sets the event `stopping`; a second Ctrl-C cancels the running task."""
-    loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(request: StopRequest) -> None:
+        del request
         stopping.set()
-        loop.remove_signal_handler(signal.SIGINT)
+        undo()
 
-    try:
-        loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:
-        # Event loops on Windows cannot handle signals. There asyncio.Runner cancels the running task at Ctrl-C.
-        yield
-        return
+    undo = on_stop(stop, StopKind.INTERRUPT)
     try:
         yield
     finally:
         if not stopping.is_set():
-            loop.remove_signal_handler(signal.SIGINT)
+            undo()
 
 
 def needs_a_terminal() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 
 from mxgw_cli.doctor.report import Check, Outcome, failed, ok, warning
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.data_directory import check_data_dir
+from mxgw_worker.platform import current_user, exposure, owner_of, privacy_command
 
 AREA = "Directories"
 
@@ -49,12 +49,11 @@ def check_data_directory(path: Path) -> list[Check]:
 def _check_existing(title: str, path: Path) -> Check:
     if not path.is_dir():
         return failed(AREA, title, "is not a directory", "Move the file away, or choose another gateway.data_dir.")
-    facts = path.stat()
-    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+    if (owner := owner_of(path)) != current_user():
         return failed(
             AREA,
             title,
-            f"belongs to user {facts.st_uid}, not to this one",
+            f"belongs to user {owner}, not to this one",
             f"Change its owner: sudo chown $USER {path}",
         )
     try:
@@ -62,14 +61,14 @@ def _check_existing(title: str, path: Path) -> Check:
             probe.write(b"mxgw")
             probe.flush()
     except OSError as error:
-        return failed(AREA, title, f"cannot be written: {error.strerror}", f"Make it writable: chmod 700 {path}")
-    mode = stat.S_IMODE(facts.st_mode)
-    if mode & 0o077:
+        cure = f"Make it writable: {privacy_command(path, is_directory=True)}"
+        return failed(AREA, title, f"cannot be written: {error.strerror}", cure)
+    if access := exposure(path):
         return failed(
             AREA,
             title,
-            f"others may enter it (mode {mode:o})",
-            f"It holds worker sockets; make it private: chmod 700 {path}",
+            f"others may enter it ({access})",
+            f"It holds worker sockets; make it private: {privacy_command(path, is_directory=True)}",
         )
     return ok(AREA, title, "writable and private")
 

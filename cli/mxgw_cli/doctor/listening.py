@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import stat
-import sys
 from pathlib import Path
 
 import mxgw_client
@@ -16,13 +15,12 @@ from mxgw_client import errors
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.listening import Address, addresses_of, parse_address
+from mxgw_worker.platform import SOCKET_PATH_BYTES, claim_port, try_unix_socket, unix_socket_answers
 
 AREA = "Listening"
 GATEWAY_ANSWER_S = 1.0
 _TAKEN = "already in use"
-
-# The longest path of a Unix socket. Source: unix(7): 108 bytes on Linux and 104 elsewhere, including a final zero byte.
-UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+_UNPRIVILEGED_PORTS = 1024
 
 
 def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
@@ -91,7 +89,7 @@ def _check_tcp(parsed: Address) -> Check:
     for family, kind, protocol, _, where in candidates:
         with socket.socket(family, kind, protocol) as listener:
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                claim_port(listener)
                 if family == socket.AF_INET6:
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 listener.bind(where)
@@ -114,6 +112,8 @@ def _tcp_failure(address: str, port: int, error: OSError) -> Check:
             return failed(
                 AREA, address, "this machine has no such address", "Use one that `ip address` shows, or 127.0.0.1."
             )
+        case errno.EACCES if port >= _UNPRIVILEGED_PORTS:
+            return failed(AREA, address, f"{_TAKEN} or reserved", "Choose another port in gateway.listen.")
         case errno.EACCES | errno.EPERM:
             return failed(
                 AREA, address, "not permitted: ports below 1024 need a privilege", "Choose a port from 1024 up."
@@ -123,11 +123,11 @@ def _tcp_failure(address: str, port: int, error: OSError) -> Check:
 
 
 def _check_unix(address: str, path: Path) -> Check:
-    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+    if SOCKET_PATH_BYTES is not None and len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         return failed(
             AREA,
             address,
-            f"the path is longer than {UNIX_PATH_BYTES} bytes",
+            f"the path is longer than {SOCKET_PATH_BYTES} bytes",
             "Choose a shorter path in gateway.listen.",
         )
     directory = path.parent
@@ -146,12 +146,12 @@ def _check_unix(address: str, path: Path) -> Check:
             "there is a file that is not a socket",
             "Move it away, or choose another path in gateway.listen.",
         )
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return warning(AREA, address, "a socket nobody serves lies there", f"Left behind; remove it: rm {path}")
+    try:
+        is_taken = unix_socket_answers(path)
+    except OSError:
+        is_taken = False
+    if not is_taken:
+        return warning(AREA, address, "a socket nobody serves lies there", f"Left behind; remove it: rm {path}")
     return failed(
         AREA,
         address,
@@ -161,10 +161,8 @@ def _check_unix(address: str, path: Path) -> Check:
 
 
 def _bind_unix(address: str, path: Path) -> Check:
-    with socket.socket(socket.AF_UNIX) as listener:
-        try:
-            listener.bind(str(path))
-        except OSError as error:
-            return failed(AREA, address, f"{error.strerror}", "Choose another path in gateway.listen.")
-        path.unlink()
+    try:
+        try_unix_socket(path)
+    except OSError as error:
+        return failed(AREA, address, f"{error.strerror}", "Choose another path in gateway.listen.")
     return ok(AREA, address, "free")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +12,7 @@ from pathlib import Path
 from mxgw_cli.doctor.report import Check, failed, ok, skipped, warning
 from mxgw_cli.render import bytes_text
 from mxgw_core.config.models import MIB, LimitSettings
+from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit
 
 AREA = "Machine"
 
@@ -26,8 +23,6 @@ FILES_PER_SESSION = 6
 FILES_OF_GATEWAY = 64
 # The memory that a worker with the backend `sim` uses; a worker with another backend can use more.
 WORKER_BYTES = 30 * MIB
-
-_CLOCK_UNSYNCHRONISED = 0x0040  # the flag STA_UNSYNC of the kernel. Source: adjtimex(2)
 
 
 def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
@@ -68,7 +63,7 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
             f"it says {moment}, which is before this software was installed",
             "Set the clock and switch a time service on, for example: timedatectl set-ntp true",
         )
-    synchronised = kernel_clock_is_synchronised() if is_synchronised is None else is_synchronised
+    synchronised = clock_is_synchronised() if is_synchronised is None else is_synchronised
     if synchronised is False:
         return warning(
             AREA,
@@ -84,36 +79,14 @@ def newest_file_time() -> float:
     return max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
 
 
-def kernel_clock_is_synchronised() -> bool | None:
-    """Return what the kernel says about whether a time service keeps the clock right; None when it does not say.
-
-    Source: adjtimex(2); `status` is the sixth field of struct timex.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    # Zeros, with more than the 208 bytes of struct timex. The field `modes` is 0, so the call only reads the clock.
-    fields = (ctypes.c_long * 64)()
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.adjtimex(ctypes.byref(fields)) < 0:
-            return None
-    except (OSError, AttributeError):
-        return None
-    # The fields are: int modes (padded to the size of a long), long offset, freq, maxerror, esterror, int status.
-    status = ctypes.c_int.from_buffer(fields, 5 * ctypes.sizeof(ctypes.c_long)).value
-    return not status & _CLOCK_UNSYNCHRONISED
-
-
 def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Check:
     """Compare the limit of open files with the number that the sessions and calls in the settings need."""
     title = "open-file limit"
     if soft_limit is None:
-        try:
-            import resource
-        except ImportError:
+        soft_limit = open_file_limit()
+        if soft_limit is None:
             return skipped(AREA, title, "this platform has none")
-        soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if soft_limit == resource.RLIM_INFINITY:
+        if soft_limit < 0:
             return ok(AREA, title, "none")
     needed = FILES_OF_GATEWAY + FILES_PER_SESSION * limits.sessions
     wanted = needed + limits.concurrent_calls
@@ -155,36 +128,8 @@ def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Che
     return ok(AREA, title, facts)
 
 
-def memory_bytes(root: Path = Path("/")) -> int:
-    """Return the memory that this process can use at most; 0 when it is unknown.
-
-    This is the memory of the machine, or a smaller limit of the process's control group or of a group above that.
-    Source: proc(5), /proc/meminfo; `memory.max` in the kernel's cgroup-v2.rst.
-    """
-    try:
-        words = (root / "proc/meminfo").read_text(encoding="ascii").split()
-        least = int(words[words.index("MemTotal:") + 1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return 0
-    base = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if not line.startswith("0::/"):
-            continue
-        group = base / line.removeprefix("0::/")
-        for place in (group, *group.parents):
-            with contextlib.suppress(OSError, ValueError):  # the word "max" or a missing file means: no limit
-                least = min(least, int((place / "memory.max").read_text(encoding="ascii")))
-            if place == base:
-                break
-    return least
-
-
 def check_user() -> Check | None:
     """Return a warning when the present user is root, otherwise None."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if is_administrator():
         return warning(AREA, "user", "root", "Run the gateway as a user of its own: it needs no privileges.")
     return None

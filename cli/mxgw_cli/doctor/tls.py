@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ssl
-import stat
 import time
 from pathlib import Path
 from typing import Any
 
-from mxgw.private_files import exposure
 from mxgw_cli.doctor.report import Check, failed, ok, warning
 from mxgw_core.config.models import TlsSettings
+from mxgw_worker.platform import exposure, privacy_command
 
 AREA = "TLS"
 
@@ -50,9 +49,9 @@ def _check_readable(name: str, path: Path) -> Check | None:
 
 
 def _check_key_is_private(path: Path) -> Check | None:
-    if exposure(mode := path.stat().st_mode, path):
-        detail = f"{path}: other users may read it (mode {stat.S_IMODE(mode):04o})"
-        return failed(AREA, "tls.private_key", detail, f"Make it private: chmod 600 {path}")
+    if access := exposure(path):
+        detail = f"{path}: other users may read it ({access})"
+        return failed(AREA, "tls.private_key", detail, f"Make it private: {privacy_command(path)}")
     return None
 
 

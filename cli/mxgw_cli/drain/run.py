@@ -1,13 +1,11 @@
-"""`mxgw drain`: finds the gateway's process by the lock of its data directory, and sends a signal to it.
+"""`mxgw drain`: finds the gateway's process by the lock of its data directory, and asks it to stop.
 
-The signal is sent through a pidfd (Linux), so that it cannot reach another process that later gets the same pid.
+The process is held meanwhile, so that the request cannot reach another process that later gets the same pid.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from pathlib import Path
 
@@ -16,28 +14,32 @@ import click
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
-from mxgw_core.data_directory import end_sessions_marker, holder_of
+from mxgw_core.data_directory import end_sessions_marker
+from mxgw_worker.platform import HeldProcess, can_hold_processes, holder_of, open_private
 
 # How many seconds the gateway has after the drain and the end of its workers, for example to close files.
 _MARGIN_S = 10.0
 
 
 def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | None, as_json: bool) -> None:
-    """Send SIGTERM to the gateway, wait until it has ended, and print how long this took.
+    """Ask the gateway to stop, wait until it has ended, and print how long this took.
 
     Raises:
         CliFailure: no gateway runs on the data directory, it runs as another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
     began = time.monotonic()
-    pidfd, pid = _gateway_of(directory)
+    process = _gateway_of(directory)
+    pid = process.pid
     try:
         if end_sessions:
-            end_sessions_marker(directory).touch(mode=0o600)
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            marker = end_sessions_marker(directory)
+            os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
+            marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
+        process.terminate()
         limits = settings.gateway.drain_timeout_s + settings.workers.stop_grace_s + _MARGIN_S
         wait_s = limits if timeout_s is None else timeout_s
-        if not select.select([pidfd], [], [], wait_s)[0]:
+        if not process.wait(wait_s):
             raise CliFailure(
                 f"the gateway (pid {pid}) has not ended within {wait_s:g} s",
                 hint="Its log says what it waits for; a second SIGTERM ends it at once.",
@@ -45,7 +47,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
     except PermissionError:
         raise CliFailure(f"the gateway (pid {pid}) belongs to another user", hint="Run this as that user.") from None
     finally:
-        os.close(pidfd)
+        process.close()
     seconds = time.monotonic() - began
     if as_json:
         write_json({"pid": pid, "seconds": round(seconds, 3)})
@@ -53,9 +55,9 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         click.echo(f"The gateway (pid {pid}) ended after {seconds:.1f} s.")
 
 
-def _gateway_of(directory: Path) -> tuple[int, int]:
-    """Return a pidfd and the pid of the gateway that has the lock of `directory`."""
-    if not hasattr(os, "pidfd_open"):
+def _gateway_of(directory: Path) -> HeldProcess:
+    """Return the gateway that has the lock of `directory`."""
+    if not can_hold_processes():
         raise CliFailure("this platform cannot signal a process safely", hint="End the gateway with Ctrl-C instead.")
     pid = holder_of(directory)
     if pid is None:
@@ -66,14 +68,14 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
             hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
         )
     try:
-        pidfd = os.pidfd_open(pid)
+        process = HeldProcess(pid)
     except ProcessLookupError:
         raise _nobody(directory) from None
     # When the lock has another holder now, the gateway has ended, and perhaps another process has got its pid.
     if holder_of(directory) != pid:
-        os.close(pidfd)
+        process.close()
         raise _nobody(directory)
-    return pidfd, pid
+    return process
 
 
 def _nobody(directory: Path) -> CliFailure:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from click.core import ParameterSource
 from rich import box
@@ -28,6 +29,7 @@ from mxgw_cli.shell import CliFailure, SilentFailure, console, run
 from mxgw_core.checking import problems_by_plugin
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
 from mxgw_core.printable import printable
+from mxgw_worker.platform import unix_socket_answers
 
 _WORDS = {
     PluginState.LOADED: Text("enabled", style="green"),
@@ -140,11 +142,10 @@ async def _listens(target: str) -> bool:
     try:
         async with asyncio.timeout(1.0):
             if target.startswith("unix:"):
-                _, writer = await asyncio.open_unix_connection(target.removeprefix("unix:"))
-            else:
-                host, _, port = target.rpartition(":")
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, ValueError, AttributeError):  # AttributeError: Windows has no Unix sockets for asyncio
+                return await asyncio.to_thread(unix_socket_answers, Path(target.removeprefix("unix:")))
+            host, _, port = target.rpartition(":")
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, ValueError):
         return False
     writer.close()
     return True

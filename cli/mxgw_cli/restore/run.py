@@ -17,10 +17,10 @@ from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, cleaning_up_at_sigterm, shown_progress
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.data_directory import UNFINISHED_RESTORE, DataDirectory, holder_of
+from mxgw_core.data_directory import UNFINISHED_RESTORE, DataDirectory
 from mxgw_core.printable import printable
+from mxgw_worker.platform import holder_of, make_directory, open_private
 
-_FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # Files and directories that every data directory has, even when no gateway has ever used it.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
 # The names in `_ALWAYS_THERE`, and the directory that a killed restore perhaps left behind.
@@ -108,7 +108,7 @@ def _all_or_nothing(directory: Path) -> Iterator[Path]:
         raise CliFailure(f"{directory} is not empty any more: {min(unexpected)}")
     unfinished = directory / UNFINISHED_RESTORE
     names: list[str] = []
-    unfinished.mkdir(mode=_DIRECTORY_MODE)
+    make_directory(unfinished)
     try:
         yield unfinished
         names = sorted(path.name for path in unfinished.iterdir())
@@ -139,8 +139,8 @@ def _write(archive: Archive, directory: Path, progress: Progress) -> None:
     for member, content in archive.members(progress):
         place = _place_of(member, directory)
         for parent in reversed(place.relative_to(directory).parents[:-1]):
-            (directory / parent).mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _FILE_MODE)
+            make_directory(directory / parent, exist_ok=True)
+        descriptor = open_private(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, follow=False)
         with os.fdopen(descriptor, "wb") as target:
             for data in content:
                 target.write(data)

@@ -10,7 +10,6 @@ import errno
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mxgw_acl.files import FILE_MODE, check_private
+from mxgw_acl.files import check_private
 from mxgw_core.api import correlation_id
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.files import lock_file, open_private, unlock_file
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class AuditLog:
             raise SettingsError(f"plugins.acl: the audit log {path} cannot be written: {error.strerror}") from error
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        return open_private(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
     def write(self, record: AuditRecord) -> None:
         """Append a record as a line. When only a part of the line can be written, that part is removed again.
@@ -130,30 +130,21 @@ class AuditLog:
 
         Without the lock, removing a partly written line could remove the record of another process as well.
         """
-        if sys.platform == "win32":
-            yield
-            return
-        import fcntl
-
         until = time.monotonic() + (0.0 if self._is_stuck else self._lock_wait_s)
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    self._is_stuck = True
-                    raise OSError(
-                        errno.EWOULDBLOCK,
-                        f"another process keeps {self._path} locked: look for an `mxgw keys` that is stopped, and "
-                        "continue or end it",
-                    ) from None
-                time.sleep(_LOCK_RETRY_S)
+        while not lock_file(self._descriptor):
+            if time.monotonic() >= until:
+                self._is_stuck = True
+                raise OSError(
+                    errno.EWOULDBLOCK,
+                    f"another process keeps {self._path} locked: look for an `mxgw keys` that is stopped, and "
+                    "continue or end it",
+                )
+            time.sleep(_LOCK_RETRY_S)
         self._is_stuck = False
         try:
             yield
         finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            unlock_file(self._descriptor)
 
     def _is_torn(self, size: int) -> bool:
         """Return whether the last line is incomplete, because a process was killed while it wrote the line."""

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mxgw.private_files import read_private
-from mxgw_acl.files import DIRECTORY_MODE, write_private
+from mxgw_acl.files import write_private
+from mxgw_core.api.files import make_directory, read_private
 
 _CA_DAYS = 3650
 # Certificates are valid from one hour before they are made, because the clock of a client can be slow.
@@ -35,7 +35,7 @@ def init_tls(directory: Path, hosts: Sequence[str], clients: Sequence[str], days
         OSError: a file cannot be read or written, or other users may read the CA's key.
         ValueError: the CA in the directory cannot be used, or a name is not allowed in a certificate.
     """
-    directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    make_directory(directory, parents=True, exist_ok=True)
     ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
     if not ca_path.exists() or not ca_key_path.exists():
         _make_ca(ca_path, ca_key_path)

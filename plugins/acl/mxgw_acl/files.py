@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from pathlib import Path
 
-from mxgw.private_files import exposure
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.files import (
+    current_user,
+    danger,
+    exposure,
+    make_directory,
+    make_private,
+    open_private,
+    owner_of,
+    privacy_command,
+    publish,
+)
 
-DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 SECRET_BYTES = 32
 
 
@@ -21,7 +29,7 @@ def private_directory(path: Path) -> Path:
         SettingsError: the directory cannot be created, belongs to another user, or other users may enter it.
     """
     try:
-        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(path, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
     check_directory(path)
@@ -36,21 +44,22 @@ def check_directory(path: Path) -> None:
             examined.
     """
     try:
-        found = path.stat()
+        owner, access = owner_of(path), exposure(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
-    if not stat.S_ISDIR(found.st_mode):
+    if not path.is_dir():
         raise SettingsError(f"plugins.acl.directory: {path} is no directory")
-    if os.name == "posix":
-        if found.st_uid != os.geteuid():
-            raise SettingsError(
-                f"plugins.acl.directory: {path} belongs to user {found.st_uid}, and this runs as {os.geteuid()}: run "
-                "`mxgw` as the gateway's user"
-            )
-        if found.st_mode & 0o077:
-            raise SettingsError(f"plugins.acl.directory: others may enter {path}: chmod 700 it")
+    if owner != current_user():
+        raise SettingsError(
+            f"plugins.acl.directory: {path} belongs to user {owner}, and this runs as {current_user()}: run "
+            "`mxgw` as the gateway's user"
+        )
+    if access:
+        raise SettingsError(
+            f"plugins.acl.directory: others may enter {path} ({access}): run {privacy_command(path, is_directory=True)}"
+        )
 
 
 def check_private(path: Path) -> None:
@@ -59,7 +68,7 @@ def check_private(path: Path) -> None:
     Raises:
         SettingsError: other users may use the file.
     """
-    if why := exposure(path.stat().st_mode, path):
+    if why := danger(path, path):
         raise SettingsError(f"plugins.acl.directory: {path}: {why}")
 
 
@@ -71,10 +80,9 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
         OSError: the file cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
-    descriptor = os.open(path, flags, FILE_MODE)
+    descriptor = open_private(path, flags)
     with os.fdopen(descriptor, "wb") as file:
-        if os.name == "posix":
-            os.fchmod(descriptor, FILE_MODE)
+        make_private(descriptor)
         file.write(content)
         file.flush()
         os.fsync(descriptor)
@@ -93,10 +101,8 @@ def secret_file(path: Path) -> bytes:
             fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
             write_private(fresh, secrets.token_bytes(SECRET_BYTES))
             try:
-                os.link(fresh, path)
+                publish(fresh, path)
             except FileExistsError:
-                pass
-            finally:
                 fresh.unlink()
         check_private(path)
         content = path.read_bytes()

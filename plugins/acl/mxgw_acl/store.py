@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mxgw_acl.audit_log import AUDIT_FILE
-from mxgw_acl.files import FILE_MODE, check_private, private_directory, secret_file
+from mxgw_acl.files import check_private, private_directory, secret_file
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Constraints, Key, Scope, SecretHash
 from mxgw_core.api import BackupEntry, BackupKind
 from mxgw_core.api.errors import MxgwError, SettingsError
+from mxgw_core.api.files import open_private
 
 KEYS_FILE, PEPPER_FILE = "keys.sqlite3", "pepper"
 
@@ -100,7 +101,7 @@ class KeyStore:
         self.path = private_directory(directory) / KEYS_FILE
         try:
             # The file is created here with the right mode. SQLite gives its write-ahead log the same mode.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+            os.close(open_private(self.path, os.O_RDWR | os.O_CREAT))
             check_private(self.path)
             self._connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
             try:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -123,4 +120,6 @@ def _command_of(options: Options) -> str:
     ):
         if value:
             command += [name, str(value)]
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+    from mxgw_core.api import quoted
+
+    return quoted(command)

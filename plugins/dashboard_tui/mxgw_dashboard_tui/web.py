@@ -15,7 +15,6 @@ import asyncio
 import logging
 import re
 import secrets
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,8 @@ from aiohttp import web
 from aiohttp.log import ws_logger
 from aiohttp.typedefs import Handler, Middleware
 from textual_serve.server import Server
+
+from mxgw_core.api import StopKind, on_stop
 
 HOST = "127.0.0.1"
 _HTTP_PORT = 80
@@ -74,7 +75,7 @@ class WebServer(Server):
         self._pages: set[asyncio.Task[Any]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until SIGINT or SIGTERM arrives. First call `say` with a sentence that has the address of the page.
+        """Serve until somebody stops this process. First call `say` with a sentence that has the page's address.
 
         Raises:
             click.ClickException: the port cannot be used.
@@ -88,13 +89,7 @@ class WebServer(Server):
 
     async def _serve(self, say: Callable[[str], None]) -> None:
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, stopping.set)
-            except NotImplementedError:
-                # Event loops on Windows cannot handle signals. There asyncio.Runner cancels this task at Ctrl-C.
-                break
+        on_stop(lambda _: stopping.set(), *StopKind)
         runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=_END_WITHIN_S)
         await runner.setup()
         try:

@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-_CGROUP = Path("/proc/self/cgroup")
+from mxgw_core.api import control_group
+
 _TIMEOUT_S = 3.0
 _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
 
@@ -76,8 +76,4 @@ def warnings_in(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[
 
 def warnings_of() -> list[str]:
     """Return the warnings for this process. The function can block for some seconds, so call it in a thread."""
-    try:
-        cgroup = _CGROUP.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        cgroup = ""
-    return warnings_in(os.getpid(), cgroup, os.environ.get("INVOCATION_ID", ""), kill_mode_of)
+    return warnings_in(os.getpid(), control_group(), os.environ.get("INVOCATION_ID", ""), kill_mode_of)

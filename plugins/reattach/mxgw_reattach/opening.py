@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.files import current_user, make_private, open_private, owner_of
 from mxgw_reattach import schema
 from mxgw_reattach.schema import LaterFormat, NotAManifest
 
@@ -42,14 +43,14 @@ def open_manifest(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Op
         SettingsError: the file belongs to another user, was written by a later release, or cannot be used.
     """
     try:
-        _make_private(path)
+        _make_ours(path)
         try:
             return _used(path, use)
         except (NotAManifest, sqlite3.DatabaseError) as error:
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
                 raise
             _set_aside(path, error)
-            _make_private(path)
+            _make_ours(path)
             return _used(path, use)
         except LaterFormat as later:
             raise SettingsError(
@@ -110,8 +111,8 @@ def _beside(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in _BESIDE]
 
 
-def _make_private(path: Path) -> None:
-    """Make sure that the file exists, belongs to the gateway's user, and has mode 0600.
+def _make_ours(path: Path) -> None:
+    """Make sure that the file exists, belongs to the gateway's user, and is private.
 
     SQLite would create the file with another mode. It gives its write-ahead log the mode of the file.
 
@@ -119,14 +120,11 @@ def _make_private(path: Path) -> None:
         SettingsError: the path is not a regular file of the gateway's user.
         OSError: the file cannot be opened or changed.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    fd = os.open(path, flags, 0o600)
+    fd = open_private(path, os.O_RDWR | os.O_CREAT, follow=False)
     try:
-        status = os.fstat(fd)
-        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode)):
+        if owner_of(fd) != current_user() or not stat.S_ISREG(os.fstat(fd).st_mode):
             raise SettingsError(f"{path} is not a file of this gateway's user: remove it")
-        if status.st_mode & 0o077:
-            os.fchmod(fd, 0o600)
+        make_private(fd)
     finally:
         os.close(fd)
 

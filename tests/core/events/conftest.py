@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mxgw_core.events import policy_guard
-from mxgw_core.thread_use import exact_thread_use
+from mxgw_worker.platform import exact_thread_use
 
 
 @pytest.fixture

@@ -33,10 +33,10 @@ from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.process import AdoptedProcess
+from mxgw_core.workers.process import found_again
 from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, WorkerHandshake
-from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
+from mxgw_worker.platform import boot_id, pid_scope, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -115,7 +115,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                 distributor=distributor,
                 items=ItemBook(100),
                 plugins=plugins,
-                pool=WarmPool(0, "sim", data.log_of_spare),
+                pool=WarmPool(0, "sim", data.log_of_spare, remove=data.remove_later),
                 orphan=orphan,
             )
             async with asyncio.TaskGroup() as tasks:
@@ -131,7 +131,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
 
 
 async def test_a_number_that_no_process_can_have_is_no_process() -> None:
-    assert AdoptedProcess.find(WorkerIdentity(SESSION, 2**62, TICKS, EPOCH, PROTOCOL_VERSION, pid_scope())) is None
+    assert found_again(WorkerIdentity(SESSION, 2**62, TICKS, EPOCH, PROTOCOL_VERSION, pid_scope())) is None
 
 
 async def _caught(worker: SessionWorker) -> None:

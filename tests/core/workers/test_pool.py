@@ -15,6 +15,7 @@ import pytest
 from support.waiting import until
 from support.workers import started_workers
 
+from mxgw_core.removals import Removals
 from mxgw_core.workers.pool import WarmPool
 
 pytestmark = pytest.mark.asyncio
@@ -28,7 +29,7 @@ def running(tmp_path: Path) -> Running:
 
     @asynccontextmanager
     async def run(size: int, kind: str = "sim") -> AsyncIterator[WarmPool]:
-        pool = WarmPool(size, kind, lambda name: tmp_path / f"spare-{name}.log")
+        pool = WarmPool(size, kind, lambda name: tmp_path / f"spare-{name}.log", remove=Removals().remove)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pool.run(), name="pool")
             try:
@@ -128,3 +129,22 @@ async def test_a_pool_that_is_stopped_while_a_spare_imports_leaves_none(running:
 
     assert not started_workers()
     assert not _names(tmp_path)
+
+
+async def test_logs_that_cannot_be_removed_or_renamed_cost_spares_and_nothing_else(
+    running: Running, tmp_path: Path
+) -> None:
+    async with running(1) as pool:
+        await until(lambda: pool.ready == 1, 60)
+        (pid,) = started_workers()
+        log = tmp_path / _names(tmp_path)[0]
+        log.unlink()
+        log.mkdir()  # it can replace neither a file nor be unlinked
+        (tmp_path / "worker.log").touch()
+
+        assert pool.take(tmp_path / "worker.log") is None
+
+        pool.refill()
+        await until(lambda: pool.ready == 1 and not psutil.pid_exists(pid), 60)
+
+        assert log.is_dir()

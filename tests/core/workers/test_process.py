@@ -15,7 +15,7 @@ from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.workers.process import WorkerProcess
 from mxgw_core.workers.startup import StartupTooLarge, startup_payload
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
-from mxgw_worker.ipc.process import start_ticks
+from mxgw_worker.platform import start_ticks
 
 pytestmark = pytest.mark.asyncio
 

@@ -96,7 +96,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[SessionWorker, Di
         distributor=distributor,
         items=items,
         plugins=PluginHost(),
-        pool=WarmPool(0, "sim", data.log_of_spare),
+        pool=WarmPool(0, "sim", data.log_of_spare, remove=data.remove_later),
     )
     return worker, distributor
 

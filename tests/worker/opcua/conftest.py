@@ -7,17 +7,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from mxgw_worker.platform import HeldProcess
+
 from .harness import demo_process, endpoint_of
 
 
 @pytest.fixture(scope="session")
 def process() -> Iterator[subprocess.Popen[str]]:
-    """A demo server: a row of steel data every 0.1 s, 10 counters at 20 changes a second; SIGTERM ends it cleanly."""
+    """A demo server: a row of steel data every 0.1 s, 10 counters at 20 changes a second. Stopping it is clean."""
     with demo_process("--speed", "9000", "--recorded-time", "--items", "10", "--rate", "20") as process:
         yield process
-        process.terminate()
+        server = HeldProcess(process.pid)  # `process.terminate` kills it on Windows
+        server.terminate()
 
         assert process.wait(timeout=60) == 0
+
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from mxgw.worker.v1.worker_pb2 import (
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES, GatewayHandshake
 from mxgw_worker.ipc.startup import write_startup
+from mxgw_worker.platform import Listener, endpoint_in, start_child
 
 _PATIENCE_S = 10.0
 
@@ -56,7 +56,7 @@ class WorkerDriver:
         self._command = command
         self._log_path = log_path
         self._process: asyncio.subprocess.Process | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._connections: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue(16)
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -80,15 +80,14 @@ class WorkerDriver:
 
     async def listen(self) -> None:
         """Listen at the worker's endpoint."""
-        self._server = await asyncio.start_unix_server(self._connected, self.startup.endpoint)
+        self._listener = Listener(Path(self.startup.endpoint), lambda socket: socket.unlink(missing_ok=True))
+        await self._listener.listen(self._make_protocol)
 
     async def stop_listening(self) -> None:
         """Close the socket and every connection, as happens when a gateway dies."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        with suppress(FileNotFoundError):
-            os.unlink(self.startup.endpoint)  # noqa: PTH108  # a path of the event loop's, gone in no time
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         await self.disconnect()
 
     async def disconnect(self) -> None:
@@ -104,13 +103,7 @@ class WorkerDriver:
     async def start(self) -> None:
         """Start the process, and send it the start-up frame."""
         with self._log_path.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = await start_child(*self._command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log)
         buffer = BytesIO()
         write_startup(buffer, self.startup)
         stdin = self.process.stdin
@@ -230,6 +223,9 @@ class WorkerDriver:
             self._process.kill()
             await self._process.wait()
 
+    def _make_protocol(self) -> asyncio.Protocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._connected)
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._connections.put((reader, writer))
 
@@ -290,7 +286,7 @@ async def running_worker(
     """Run a real worker process, with its files in `directory`. By default the handshake is done and the backend is
     ready.
     """
-    startup = startup_for(directory / "worker.sock", kind, options)
+    startup = startup_for(endpoint_in(directory, "worker"), kind, options)
     for name, value in startup_fields.items():
         setattr(startup, name, value)
     driver = WorkerDriver(startup, command, directory / "worker.log")

@@ -9,13 +9,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1.session_service_pb2 import ListSubscribersResponse
-from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo
+from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo, resident_bytes
 
 # All requests within this time after a sample was taken get this sample.
 _SHARED_S = 0.2
@@ -57,7 +56,7 @@ class Sampler:
             plugins=[_plugin(status) for status in seen.plugins()],
             process=pb.GatewayProcess(
                 pid=os.getpid(),
-                rss_bytes=_resident_bytes(),
+                rss_bytes=resident_bytes(),
                 cpu_time=duration_from_seconds(time.process_time()),
                 loop_delay=duration_from_seconds(max(0.0, loop_delay_s)),
                 watchers=watchers,
@@ -108,11 +107,3 @@ def _plugin(status: PluginStatus) -> pb.PluginRow:
         ),
         hook_failures=dict(status.hook_failures),
     )
-
-
-def _resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

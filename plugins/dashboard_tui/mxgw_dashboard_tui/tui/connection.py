@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.dashboard.v1 import dashboard_service_pb2_grpc
-from mxgw.private_files import read_private
+from mxgw_core.api.files import read_private
 from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.source import Listener, NotServed, NotThere, Refused

@@ -11,6 +11,7 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from mxgw_core.api.files import open_private
 from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 
@@ -30,7 +31,7 @@ def write_export(name: str, rows: Sequence[Row]) -> Path:
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
     path = Path.cwd() / f"mxgw-{name}-{stamp}.jsonl"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.writelines(document_text(row) + "\n" for row in rows)
     return path

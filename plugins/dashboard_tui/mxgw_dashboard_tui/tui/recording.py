@@ -20,6 +20,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_core.api.files import open_private
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.source import Listener, Refused
 
@@ -44,7 +45,7 @@ class Recorder:
         self._clock = clock
         self._began = clock()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except OSError as error:
             raise NoRecording(f"{path}: {error.strerror}; a recording needs a new file") from None
         self._file: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8")

@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mxgw.private_files import read_private
 from mxgw_worker.backends.base import BackendUnavailable
+from mxgw_worker.platform.private_files import read_private
 
 _SUFFIXES = frozenset({".der", ".crt", ".cer", ".pem"})
 

@@ -13,7 +13,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import uuid
@@ -29,6 +28,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from mxgw_worker.backends.sim.profiles.recording import STEEL_WEEK, attribute_name
 from mxgw_worker.backends.sim.recordings import Recording, read_recording
 from mxgw_worker.backends.sim.status import DataType
+from mxgw_worker.platform import StopKind, on_stop
 
 NAMESPACE = "urn:mxgw:demo"
 _T = ua.VariantType
@@ -108,10 +108,8 @@ def main() -> None:
 
 
 async def _serve(options: argparse.Namespace, password: str, certificate: bytes) -> None:
-    stopping = asyncio.Event()  # The first signal sets this event.
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = asyncio.Event()  # The first request to stop sets this event.
+    on_stop(lambda _: stopping.set(), *StopKind)
     server = Server(user_manager=_Users(options.user, password, certificate))
     # The standard's own nodes are half a million objects that stay. With Python's garbage collector, which goes through
     # them again and again while they are made, this takes twice as long.

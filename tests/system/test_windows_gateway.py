@@ -1,0 +1,131 @@
+"""The gateway on Windows, in Wine, with clients on this side: gateways and workers killed, impostors refused."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import pytest
+from support import wine
+from support.adoption import LOAD, adopted
+from support.chaos import Kind, Outcome, Plan, run
+from support.clients import client_of
+from support.waiting import until
+from support.windows_gateway import needs_windows, windows_restarts
+
+from mxgw.v1 import session_service_pb2 as ss
+
+pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
+
+# The worker is stopped for as long as a Python takes to start in Wine on a busy machine.
+_PATIENT = f"{LOAD}\n[plugins.reattach]\nadopt_within_seconds = 100.0\nmax_orphan_lifetime_seconds = 600.0\n"
+# Makes connections to the pipe of a session's worker, sends each what it was given, and prints which Rejects came
+# before each was ended.
+_IMPOSTOR = r"""
+import asyncio, sys
+from mxgw.worker.v1.worker_pb2 import WorkerEnvelope
+from mxgw_core.data_directory import DataDirectory
+from mxgw_worker import platform
+from mxgw_worker.ipc.framing import FrameDecoder
+from pathlib import Path
+
+class Impostor(asyncio.Protocol):
+    def __init__(self, sent):
+        self.sent, self.said, self.ended = sent, [], asyncio.get_running_loop().create_future()
+        self.frames = FrameDecoder(1 << 20)
+    def connection_made(self, transport):
+        transport.write(bytes.fromhex(self.sent))
+    def data_received(self, data):
+        self.said += [WorkerEnvelope.FromString(payload).reject.reason for payload in self.frames.feed(data)]
+    def connection_lost(self, error):
+        self.ended.set_result(None)
+
+async def main():
+    address = platform.EndpointAddress(str(DataDirectory(Path(r"Z:\shared\d")).socket_of(sys.argv[1])))
+    impostors = [Impostor(sent) for sent in sys.argv[2:]]
+    for impostor in impostors:
+        await address.connect(lambda: impostor)
+    async with asyncio.timeout(60):
+        for impostor in impostors:
+            await impostor.ended
+    print([impostor.said for impostor in impostors])
+
+asyncio.run(main())
+"""
+
+
+def _nothing_wrong(outcome: Outcome, plan: Plan) -> None:
+    assert outcome.unexplained == 0, outcome.report()
+    assert outcome.gaps == 0, outcome.report()
+    assert outcome.adopted == plan.restarts * plan.sessions
+
+
+async def test_a_gateway_that_is_killed_takes_its_workers_back_and_no_event_is_lost() -> None:
+    plan = Plan({Kind.KILL: 2}, sessions=2, subscribers=2, rate=200)
+
+    _nothing_wrong(await run(plan, windows_restarts), plan)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_twenty_five_kills_of_a_gateway_with_many_subscribers_lose_nothing() -> None:
+    plan = Plan({Kind.KILL: 25}, sessions=8, subscribers=4, rate=800)
+
+    _nothing_wrong(await run(plan, windows_restarts), plan)
+
+
+async def test_a_worker_that_is_killed_ends_its_session_and_no_other() -> None:
+    async with windows_restarts(LOAD) as gateway:
+        await gateway.start()
+        async with client_of(gateway.target) as client:
+            first = await client.open()
+            (worker,) = gateway.workers()
+            second = await client.open()
+            worker.kill()
+
+            async def state(session_id: str) -> ss.Session:
+                answer = await client.sessions.GetSession(ss.GetSessionRequest(session_id=session_id), timeout=60)
+                return answer.session
+
+            async with asyncio.timeout(60):
+                while True:
+                    ended = await state(first.session_id)
+                    if ended.state == ss.SESSION_STATE_FAULTED:
+                        break
+                    await asyncio.sleep(0.01)
+
+            assert ended.close_reason == ss.CLOSE_REASON_WORKER_EXITED
+            assert (await state(second.session_id)).state == ss.SESSION_STATE_READY
+
+            await client.close(second.session_id)
+        await gateway.terminate()
+        await until(lambda: not gateway.workers())
+
+
+async def test_impostors_at_the_pipe_of_a_worker_are_refused_and_the_worker_is_adopted() -> None:
+    async with windows_restarts(_PATIENT) as gateway:
+        await gateway.start()
+        async with client_of(gateway.target) as client:
+            session = await client.open()
+        (worker,) = gateway.workers()
+        worker.suspend()
+        await gateway.kill()
+        await gateway.start()
+
+        sent = [b"", b"", b"\0\0\0\5:\3\n\1x", b"\xff" * 4096]
+        arguments = ("-c", _IMPOSTOR, session.session_id, *(data.hex() for data in sent))
+        impostor = gateway.windows.python(wine.Interpreter.BITS_32, *arguments)
+        done = await asyncio.to_thread(
+            subprocess.run, impostor, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+
+        assert done.stdout.strip() == str([["WRONG_PROCESS"]] * len(sent)), done.stderr
+
+        worker.resume()
+        async with client_of(gateway.target) as client:
+            await adopted(client, session.session_id)
+            await client.close(session.session_id)
+
+        assert gateway.log.count("refused a worker connection") == len(sent)
+
+        await gateway.terminate()

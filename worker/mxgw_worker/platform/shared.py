@@ -1,0 +1,48 @@
+"""The types of the platform layer that are the same on every platform."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """Process id and user of a peer.
+
+    `pid` and `uid` are None on a platform that does not report them; Windows has no numbers of users. `same_user` says
+    whether the peer runs as the user of this process. It is also true on a platform that does not report the user; then
+    only the proof of the secret keeps other users out.
+    """
+
+    pid: int | None
+    uid: int | None
+    same_user: bool
+
+
+class StopKind(enum.Enum):
+    """In which way a process is asked to stop."""
+
+    INTERRUPT = "interrupt"  # a person pressed Ctrl-C
+    TERMINATE = "terminate"  # another program asks: SIGTERM; on Windows Ctrl-Break or the stop event of the process
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """A request to stop. `name` is for messages; `exit_code` is for a process that ends at once for this reason."""
+
+    kind: StopKind
+    name: str
+    exit_code: int
+
+
+class DirectoryInUse(Exception):
+    """Another process has locked the directory. `pid` is its process id, 0 when it is not known."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"locked by process {pid or 'unknown'}")
+        self.pid = pid
+
+
+class LocksUnsupported(Exception):
+    """The file system of a directory can lock neither directories nor files."""

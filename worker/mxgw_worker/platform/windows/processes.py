@@ -1,0 +1,350 @@
+"""Processes on Windows: starting, watching, stopping, and reporting that one is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+assert sys.platform == "win32"
+
+from mxgw_worker.platform.windows import winapi
+from mxgw_worker.platform.windows.facts import start_ticks
+from mxgw_worker.platform.windows.files import open_private
+from mxgw_worker.platform.windows.proactor import HandleWait
+from mxgw_worker.platform.windows.stop_events import stop_event_of
+from mxgw_worker.platform.windows.winapi import SecurityAttributes
+
+log = logging.getLogger(__name__)
+
+# The exit code of a process that was killed: the one that shells show for SIGKILL. Windows has no signals.
+KILLED = 137
+
+_RIGHTS = winapi.SYNCHRONIZE | winapi.PROCESS_QUERY_LIMITED_INFORMATION
+_DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+
+
+def can_hold_processes() -> bool:
+    """Return whether `HeldProcess` works on this system."""
+    return True
+
+
+class HeldProcess:
+    """A running process, held by a handle: requests reach this process, never a later one with the same pid.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+        OSError, OverflowError: the process cannot be held.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._may_end = True
+        try:
+            handle = winapi.open_process(pid, _RIGHTS | winapi.PROCESS_TERMINATE)
+        except PermissionError:
+            self._may_end = False
+            handle = winapi.open_process(pid, _RIGHTS)
+        except OSError as error:
+            if error.winerror == winapi.ERROR_INVALID_PARAMETER:
+                raise ProcessLookupError(f"there is no process {pid}") from None
+            raise
+        self._handle: int | None = handle
+        self._wait: HandleWait | None = None
+        self.start_ticks = winapi.created_at(handle)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended. The system keeps its pid until the last handle of it is closed."""
+        return self._handle is None or winapi.is_signalled(self._handle)
+
+    def terminate(self) -> None:
+        """Ask the process to stop. Nothing happens when it has ended.
+
+        A process that has not begun to listen to such requests is ended at once.
+
+        Raises:
+            PermissionError: the process belongs to another user.
+        """
+        if self.has_ended:
+            return
+        if not winapi.signal_named_event(stop_event_of(self.pid, self.start_ticks)):
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once. Nothing happens when it has ended."""
+        if self._handle is not None and not self.has_ended:
+            if not self._may_end:
+                raise winapi.error_of(winapi.ERROR_ACCESS_DENIED)
+            winapi.terminate(self._handle, KILLED)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True as soon as the process has ended, and False when it has not ended in time. This blocks."""
+        return self._handle is None or winapi.is_signalled(self._handle, timeout_s)
+
+    def watch(self, loop: asyncio.AbstractEventLoop, on_ended: Callable[[], None]) -> None:
+        """Call `on_ended` in the event loop when the process has ended. `close` ends the watching."""
+        del loop
+        assert self._handle is not None
+        self._wait = HandleWait(self._handle, on_ended)
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of a process that has ended, if this process can learn it; otherwise None."""
+        return winapi.exit_code(self._handle) if self._handle is not None else None
+
+    def close(self) -> None:
+        """Let the process go, without ending it."""
+        handle, self._handle = self._handle, None
+        if self._wait is not None:
+            self._wait.close()  # it closes the handle as well
+        elif handle is not None:
+            winapi.close(handle)
+
+
+class OpenProcess:
+    """A process that is watched in the event loop: one that this process did not start. Make one with `open`.
+
+    Attributes:
+        exited: completed when the process has ended, with the exit code, or None when the code is not known. A negative
+            number is the number of the signal that ended the process.
+    """
+
+    def __init__(self, held: HeldProcess, ticks: int, exit_code: Callable[[], int | None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = held.pid
+        self.start_ticks = ticks
+        # Completed when the process has ended.
+        self.exited: asyncio.Future[int | None] = loop.create_future()
+        self._held = held
+        self._exit_code = exit_code
+        held.watch(loop, self._ended)
+
+    @classmethod
+    def open(cls, pid: int, ticks: int) -> OpenProcess | None:
+        """Return the running process with this pid and start time; None when there is no such process.
+
+        The process is held before its start time is compared, so that all later signals go to the compared process.
+        """
+        try:
+            held = HeldProcess(pid)
+        except (OSError, OverflowError):
+            return None
+        if held.start_ticks != ticks or held.has_ended:
+            held.close()
+            return None
+        return cls(held, ticks, held.exit_code)
+
+    def terminate(self) -> None:
+        """Ask the process to stop."""
+        if not self.exited.done():
+            self._held.terminate()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if not self.exited.done():
+            self._held.kill()
+
+    def leave(self) -> None:
+        """Stop watching the process without ending it."""
+        self._held.close()
+
+    def _ended(self) -> None:
+        code = self._exit_code()
+        self.leave()
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+
+class WatchedChild:
+    """A child process that is watched in the event loop. The attributes are those of `OpenProcess`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
+        self.start_ticks = start_ticks(popen.pid)
+        self._popen = popen
+        self._loop = asyncio.get_running_loop()
+        # Completed with the exit code when the process has ended.
+        self.exited: asyncio.Future[int | None] = self._loop.create_future()
+        # `popen` has a handle of the process, so no other process can have its pid.
+        self._held: HeldProcess | None = HeldProcess(popen.pid)
+        self._held.watch(self._loop, self.check)
+
+    def check(self) -> None:
+        """Complete `exited` if the process has ended. This asks the system, without waiting for the event loop."""
+        code = self._popen.poll()
+        if code is not None:
+            self._close()
+            if not self.exited.done():
+                self.exited.set_result(code)
+
+    def send(self, data: bytes) -> None:
+        """Write to the standard input of the process, and close it. Nothing happens when the process has ended."""
+        stdin = self._popen.stdin
+        assert stdin is not None
+        # At the end of the process Windows reports EINVAL in place of EPIPE. `exited` reports the end.
+        with contextlib.suppress(OSError):
+            if data:
+                stdin.write(data)
+            stdin.close()
+
+    def reap(self) -> None:
+        """Wait until a process that was killed has ended, and stop watching it. This blocks."""
+        self.send(b"")
+        self._popen.wait()
+        self._close()
+
+    def terminate(self) -> None:
+        """Ask the process to stop."""
+        if not self.exited.done() and self._held is not None:
+            self._held.terminate()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if not self.exited.done() and self._held is not None:
+            self._held.kill()
+
+    def leave(self) -> None:
+        """Stop watching the process. The process goes on when this process ends."""
+        self._close()
+        # When a Popen object is deleted while its process runs, Python prints a warning. An object that has a return
+        # code counts as ended and causes no warning.
+        self._popen.returncode = 0
+
+    def close(self) -> None:
+        """Stop watching the process. The process itself is not changed."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+
+def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
+    """Start a process that goes on when this process ends, with a pipe as its standard input.
+
+    The process has no console, and leaves the job of this process if the job allows it; otherwise a warning says so,
+    because the process may then be ended together with this one. Its output is appended to `log_file`, which only the
+    present user can read. `ready` is passed on to it.
+
+    Raises:
+        OSError: the process could not be started.
+    """
+    log_fd = open_private(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [] if ready is None else [ready.inherited]})
+
+    def start(flags: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log_fd,
+            stderr=log_fd,
+            creationflags=flags,
+            startupinfo=startup,
+            cwd=Path(sys.executable).anchor,  # a directory in which a process works cannot be removed
+        )
+
+    try:
+        try:
+            return start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+        except PermissionError:
+            process = start(_DETACHED)
+            _warn_of_job()
+            return process
+    finally:
+        os.close(log_fd)
+        if ready is not None:
+            ready.passed_on()
+
+
+@functools.cache
+def _warn_of_job() -> None:
+    log.warning(
+        "workers cannot leave the job object in which this process runs: when the job is closed, they end together "
+        "with this process, and no later gateway can take their sessions back"
+    )
+
+
+class ReadySignal:
+    """A signal with which a child process reports once that it is ready: it calls `report_ready(argument)`.
+
+    Make it in the event loop, pass it to `spawn`, and give the child `argument` on its command line.
+
+    Attributes:
+        ready: completed when the child has reported, or has ended.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Completed when the child signals the event, and by `ended`.
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self.inherited = winapi.create_event(SecurityAttributes(inherited=True))
+        self.argument = str(self.inherited)
+        self._wait = HandleWait(self.inherited, self._became_ready)
+
+    def passed_on(self) -> None:
+        """Close the child's end in this process; `spawn` calls this."""
+        os.set_handle_inheritable(self.inherited, False)
+
+    def close(self) -> None:
+        """Release the signal. `ready` is not completed any more by the child."""
+        self._wait.close()
+
+    def ended(self) -> None:
+        """Complete `ready`, because the child has ended."""
+        self._became_ready()
+
+    def _became_ready(self) -> None:
+        self.close()
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+
+def report_ready(argument: str) -> None:
+    """Report that this child process is ready; `argument` comes from its command line, see `ReadySignal`."""
+    winapi.set_event(int(argument))
+    winapi.close(int(argument))
+
+
+async def start_child(
+    *command: str,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> asyncio.subprocess.Process:
+    """Start a child process that a Ctrl-C at the terminal of this process does not reach.
+
+    Raises:
+        OSError: the process could not be started.
+    """
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+    )
+
+
+def ask_to_stop(child: asyncio.subprocess.Process) -> None:
+    """Ask a child process to stop. Nothing happens when it has ended."""
+    with contextlib.suppress(OSError):
+        held = HeldProcess(child.pid)
+        try:
+            held.terminate()
+        finally:
+            held.close()
+
+
+def quoted(command: Sequence[str]) -> str:
+    """Return a command as one text from which the shell of this platform makes the same command."""
+    return subprocess.list2cmdline(command)
