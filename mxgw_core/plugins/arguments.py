@@ -28,8 +28,8 @@ class HasCopies(Protocol):
 
 
 def copied(argument: Any, plugin: str = "") -> Any:
-    """Return what a plugin gets for an argument of a hook: a copy of a message, a dataclass or a mapping, with copies
-    of the mappings in it; its own object of what is `HasCopies`; anything else as it is.
+    """Return what a plugin gets for an argument of a hook: a copy of a dataclass or a mapping, with copies of the
+    mappings in it; its own object of what is `HasCopies`; anything else as it is.
     """
     kind = type(argument)
     way = _ways.get(kind)
@@ -65,8 +65,6 @@ def _way_of(kind: type) -> Callable[[Any], Any]:
         return _copied_request
     if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         return _copier(tuple(field.name for field in dataclasses.fields(kind)))
-    if issubclass(kind, Message):
-        return own_copy
     if issubclass(kind, Mapping):
         return _read_only
     return _as_it_is

@@ -100,6 +100,14 @@ def denies(call: Callable[[], object]) -> None:
         assert e.value.metadata == {"plugin": "tokens"}
 
 
+def test_a_caller_who_was_authenticated_before_the_failure_is_not_authorized_after_it(failing: Any) -> None:
+    bench = failing("mxgw_authenticate")
+    identity = bench.access.authenticate("/a.B/C", PEER, {})
+    bench.fail()
+
+    denies(lambda: bench.access.authorize(AccessRequest("/a.B/C", identity, PEER)))
+
+
 @pytest.mark.parametrize("hook", sorted(ACCESS_HOOKS))
 def test_a_failed_plugin_is_not_called_any_more_and_counts_as_failing(failing: Any, hook: str) -> None:
     bench = failing(hook)
