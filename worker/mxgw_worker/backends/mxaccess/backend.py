@@ -312,23 +312,25 @@ class MxAccessBackend:
         return self._apartment.call(method, function)
 
     def _connect(self, events: ComEvents) -> Com:
-        assert sys.platform == "win32"
-        # comtypes must be imported here, in the apartment.
-        try:
-            from mxgw_worker.backends.mxaccess.lmx_proxy import LmxProxy
-        except ModuleNotFoundError as error:
-            raise BackendUnavailable(
-                f"backend 'mxaccess' needs the package {error.name}: pip install 'mxgw[mxaccess]' in the Python of the"
-                " workers"
-            ) from None
-        return LmxProxy(events, Dates(local=self._options.times == "local"))
+        if sys.platform == "win32":
+            # comtypes must be imported here, in the apartment.
+            try:
+                from mxgw_worker.backends.mxaccess.lmx_proxy import LmxProxy
+            except ModuleNotFoundError as error:
+                raise BackendUnavailable(
+                    f"backend 'mxaccess' needs the package {error.name}: pip install 'mxgw[mxaccess]' in the Python of"
+                    " the workers"
+                ) from None
+            return LmxProxy(events, Dates(local=self._options.times == "local"))
+        raise AssertionError  # the constructor has refused this system
 
 
 def _windows_pump() -> Pump:
-    assert sys.platform == "win32"
-    from mxgw_worker.backends.mxaccess.pump import WindowsPump
+    if sys.platform == "win32":
+        from mxgw_worker.backends.mxaccess.pump import WindowsPump
 
-    return WindowsPump()
+        return WindowsPump()
+    raise AssertionError  # as above
 
 
 def _check_system() -> None:

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ctypes import HRESULT, POINTER, addressof, byref, c_int, c_long, c_short, c_void_p
-from typing import Any, TypeVar
+from ctypes import POINTER, addressof, byref, c_int, c_long, c_short, c_void_p
+from typing import Any, ClassVar, TypeVar
 
 assert sys.platform == "win32"
+
+from ctypes import HRESULT  # noqa: E402
 
 # comtypes makes the thread that imports it an apartment of this kind.
 sys.coinit_flags = 2  # type: ignore[attr-defined]
@@ -58,7 +60,7 @@ class _MxStatus(ctypes.Structure):
 
 class _Version1(IDispatch):  # type: ignore[misc]
     _iid_ = GUID("{CCE67FB7-EAFD-4367-9212-617043BF126D}")
-    _methods_ = (
+    _methods_: ClassVar[tuple[Any, ...]] = (
         COMMETHOD([], HRESULT, "Register", (["in"], BSTR, "client"), (["out", "retval"], POINTER(c_long), "server")),
         COMMETHOD([], HRESULT, "Unregister", _h),
         COMMETHOD([], HRESULT, "AddItem", _h, (["in"], BSTR, "definition"), _new_item),
@@ -73,19 +75,21 @@ class _Version1(IDispatch):  # type: ignore[misc]
 
 class _Version2(_Version1):
     _iid_ = GUID("{020A8A87-69C5-497F-A893-B629E669FBFF}")
-    _methods_ = (COMMETHOD([], HRESULT, "ArchestrAUserToId", _h, (["in"], BSTR, "guid"), _user_id),)
+    _methods_: ClassVar[tuple[Any, ...]] = (
+        COMMETHOD([], HRESULT, "ArchestrAUserToId", _h, (["in"], BSTR, "guid"), _user_id),
+    )
 
 
 class _Version3(_Version2):
     _iid_ = GUID("{57D006B6-F25E-4654-A81E-BCBAFD60FE59}")
-    _methods_ = (
+    _methods_: ClassVar[tuple[Any, ...]] = (
         COMMETHOD([], HRESULT, "AddItem2", _h, (["in"], BSTR, "definition"), (["in"], BSTR, "context"), _new_item),
     )
 
 
 class _Version4(_Version3):
     _iid_ = GUID("{9DC0D5C1-9371-4E84-86F8-7091D316A66C}")
-    _methods_ = (
+    _methods_: ClassVar[tuple[Any, ...]] = (
         COMMETHOD([], HRESULT, "Write2", _h, _i, _value, _time, (["in"], c_long, "user")),
         COMMETHOD([], HRESULT, "WriteSecured2", _h, _i, *_users, _value, _time),
         COMMETHOD([], HRESULT, "Suspend", _h, _i, (["out"], POINTER(_MxStatus), "status")),
@@ -96,7 +100,7 @@ class _Version4(_Version3):
 
 class _Version5(_Version4):
     _iid_ = GUID("{ECEFF506-A752-46E3-9E31-0A8E257C9926}")
-    _methods_ = (
+    _methods_: ClassVar[tuple[Any, ...]] = (
         COMMETHOD(
             [], HRESULT, "AddBufferedItem", _h, (["in"], BSTR, "definition"), (["in"], BSTR, "context"), _new_item
         ),
@@ -109,12 +113,12 @@ _VERSIONS = {1: _Version1, 2: _Version2, 3: _Version3, 4: _Version4, 5: _Version
 
 class _Events(IDispatch):  # type: ignore[misc]
     _iid_ = _EVENTS
-    _methods_ = ()
+    _methods_: ClassVar[tuple[Any, ...]] = ()
 
 
 class _Events2(IDispatch):  # type: ignore[misc]
     _iid_ = _EVENTS_2
-    _methods_ = ()
+    _methods_: ClassVar[tuple[Any, ...]] = ()
 
 
 class _Sink(COMObject):  # type: ignore[misc]

@@ -13,6 +13,9 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from ctypes import string_at
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from mxgw.convert import timestamp_from_ns
 from mxgw.v1.values_pb2 import MxArray, MxValue
@@ -65,6 +68,7 @@ _DEEPEST = 8
 _CURRENCY = 10_000
 STATUS_SIZE = 16
 
+T = TypeVar("T")
 Status = tuple[int, int, int, int]
 
 
@@ -228,7 +232,7 @@ class VariantReader:
             raise Unreadable(f"an array of {count} elements without data")
         plain = _ELEMENTS.get(vt)
         if plain is not None:
-            elements: Sequence[object] = (plain[0] * count).from_address(head.data)[:]
+            elements: Sequence[Any] = (plain[0] * count).from_address(head.data)[:]
         else:
             size = _element_size(vt)
             if head.element_size != size:
@@ -240,11 +244,11 @@ class VariantReader:
             field.elements.extend(elements)
         except TypeError:  # a date that is no date is a double among times
             array.values.elements.extend(
-                element if isinstance(element, MxValue) else MxValue(variant_type=vt, time=element)
+                MxValue(variant_type=vt, time=element) if isinstance(element, Timestamp) else element
                 for element in elements
             )
 
-    def _other_elements(self, data: int, count: int, vt: int, depth: int) -> Sequence[object]:
+    def _other_elements(self, data: int, count: int, vt: int, depth: int) -> Sequence[Any]:
         match vt:
             case VarType.BOOL:
                 return [word != 0 for word in (ctypes.c_int16 * count).from_address(data)]
@@ -263,7 +267,7 @@ class VariantReader:
                     raise Unreadable("arrays within arrays within arrays")
                 return [self._value(data + step * SIZE, depth - 1) for step in range(count)]
 
-    def _date_element(self, date: float) -> object:
+    def _date_element(self, date: float) -> Timestamp | MxValue:
         try:
             return timestamp_from_ns(self._dates.ns(date))
         except OverflowError:
@@ -397,14 +401,14 @@ def shape(pointer: int) -> tuple[SafeArray, list[int]]:
     return head, sizes[::-1]
 
 
-def row_major(elements: Sequence[object], sizes: Sequence[int]) -> Sequence[object]:
+def row_major(elements: Sequence[T], sizes: Sequence[int]) -> Sequence[T]:
     """Return the elements of a SAFEARRAY, whose first index varies fastest, in the order in which its last one does."""
     if len(sizes) < 2:
         return elements
     return [elements[place] for place in _places(sizes)]
 
 
-def column_major(elements: Sequence[object], sizes: Sequence[int]) -> Sequence[object]:
+def column_major(elements: Sequence[T], sizes: Sequence[int]) -> Sequence[T]:
     """Return elements in the order of a SAFEARRAY; the inverse of `row_major`."""
     if len(sizes) < 2:
         return elements
