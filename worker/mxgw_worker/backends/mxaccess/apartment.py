@@ -61,8 +61,10 @@ class Apartment:
         Raises:
             OSError: the thread cannot be an apartment.
         """
+        # In this order, so that the thread that fails to be an apartment fails this call too.
+        result = self.call(what, first)
         self._thread.start()
-        return await self.call(what, first)
+        return await result
 
     def call(self, what: str, function: Callable[[], T]) -> asyncio.Future[T]:
         """Run a function in the apartment, after all functions before it; return its future result.
@@ -82,13 +84,15 @@ class Apartment:
         with contextlib.suppress(RuntimeError):  # the event loop has ended, and nobody wants this any more
             self._loop.call_soon_threadsafe(callback)
 
-    async def end(self) -> None:
-        """Let the thread end after the commands that were given, and wait until it has. It can take as long as a call
-        of the object does.
-        """
+    def let_end(self) -> None:
+        """Let the thread end after the commands that were given. It can take as long as a call of the object does."""
         if not self._is_over:
             self._is_over = True
             self._pump.wake()
+
+    async def end(self) -> None:
+        """Let the thread end, and wait until it has."""
+        self.let_end()
         await self._ended.wait()
 
     def _run(self) -> None:

@@ -68,22 +68,25 @@ class MxAccessBackend:
         limit_s = self._options.start_limit_s
         try:
             async with asyncio.timeout(limit_s):
-                self._com = await apartment.start(lambda: self._make(events), "its creation")
-                self._apartment, self._events = apartment, events
+                com = await apartment.start(lambda: self._make(events), "its creation")
+                self._apartment, self._events, self._com = apartment, events, com
                 await self._start_probe(health)
         except TimeoutError:
+            apartment.let_end()
             raise BackendUnavailable(
                 f"MXAccess has not started within {limit_s:g} s (start_limit_s); does the platform of this machine run?"
             ) from None
         except OSError as error:
             raise BackendUnavailable(f"there is no apartment for MXAccess: {error}") from None
+        except BackendUnavailable:
+            await self.stop()
+            apartment.let_end()
+            raise
         self._watch = CallWatch(
             apartment, health, sink.failed, slow_s=self._options.slow_call_s, limit_s=self._options.call_limit_s
         )
         known = "" if self._options.probe else "; without a probe a lost platform shows only as bad values"
-        health.report(
-            "calls", SOURCE_HEALTH_GOOD, f"MXAccess answers, with interface version {self._com.version}{known}"
-        )
+        health.report("calls", SOURCE_HEALTH_GOOD, f"MXAccess answers, with interface version {com.version}{known}")
 
     async def _start_probe(self, health: Health) -> None:
         reference = self._options.probe

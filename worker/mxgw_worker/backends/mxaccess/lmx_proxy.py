@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 # At its exit the main thread would end an apartment that only the importing thread has.
 atexit.unregister(comtypes._shutdown)
+# It logs every reference that is taken or released.
+logging.getLogger("comtypes").setLevel(logging.WARNING)
 
 _CLASS = GUID("{C30B52F5-2CB5-4760-AF0A-3A344A7EB5DC}")
 _EVENTS = GUID("{848299B6-DD61-4A0D-A304-3947A564B89C}")
@@ -377,14 +380,16 @@ class LmxProxy:
                 self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
                 return
             (data_type,) = self._reader.numbers(arguments[2])
+            value = self._reader.value(arguments[3])
+            qualities, times = self._reader.numbers(arguments[4]), self._reader.times(arguments[5])
+            if not read_variant.length(value) == len(qualities) == len(times):
+                self._events.unreadable(
+                    "OnBufferedDataChange",
+                    f"it has {read_variant.length(value)} values, {len(qualities)} qualities and {len(times)} times",
+                )
+                return
             self._events.buffered_data_change(
-                server,
-                item,
-                data_type,
-                self._reader.value(arguments[3]),
-                self._reader.numbers(arguments[4]),
-                self._reader.times(arguments[5]),
-                read_variant.statuses(arguments[6]),
+                server, item, data_type, value, qualities, times, read_variant.statuses(arguments[6])
             )
         except Exception as error:
             self._events.unreadable("OnBufferedDataChange", _reason(error))

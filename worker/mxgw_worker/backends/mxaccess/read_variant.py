@@ -359,6 +359,12 @@ class VariantReader:
         raise Unreadable(f"numbers of VARTYPE {value.variant_type:#x}")
 
 
+def length(value: MxValue) -> int:
+    """Return the number of elements of an array, and 1 for any other value."""
+    field = value.array.WhichOneof("elements") if value.HasField("array") else None
+    return len(getattr(value.array, field).elements) if field else 1
+
+
 def statuses(address: int) -> tuple[Status, ...]:
     """Return the MXSTATUS_PROXYs in the VARIANT at `address`: success, category, detected by and detail of each.
 

@@ -13,6 +13,10 @@ from mxgw_worker.backends.mxaccess.apartment import Apartment, Busy
 from mxgw_worker.backends.mxaccess.health import Health
 
 
+# The category of a status that is not final. Source: docs/reference/mxaccess.md#statuses.
+_PENDING = 1
+
+
 class CallWatch:
     """Looks at an apartment again and again. A call that runs for long makes the source's health degraded; one that
     runs too long is reported as a failure, because nothing but the end of the process ends it.
@@ -80,7 +84,9 @@ class Probe:
         self._timer = asyncio.get_running_loop().call_later(first_s, self._silent, first_s)
 
     def changed(self, quality: int, statuses: tuple[MxStatus, ...]) -> None:
-        """Take note of a change of the item."""
+        """Take note of a change of the item. One that says that the first value is still to come tells nothing yet."""
+        if any(one.raw_category == _PENDING for one in statuses):
+            return
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._silent, self._timeout_s)
         if not is_ok(statuses):
