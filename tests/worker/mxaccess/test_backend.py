@@ -50,6 +50,7 @@ async def test_without_windows_it_says_what_it_needs() -> None:
         ({"probe_timeout_s": 0}, "seconds from 0.1"),
         ({"call_limit_s": True}, "not True"),
         ({"call_limit_s": float("nan")}, "not nan"),
+        ({"objects": "Tank_001"}, "must be a list of tag names, not 'Tank_001'"),
         ({"times": "CET"}, "must be 'utc' or 'local', not 'CET'"),
         ({"slow_call_s": 90.0}, r"'slow_call_s' .*\(90\) must not be more than 'call_limit_s' \(60\)"),
     ],
@@ -361,3 +362,33 @@ async def test_the_process_can_end_while_a_call_hangs() -> None:
 
     assert thread.daemon
     await apartment.end()
+
+
+async def test_attributes_are_listed_by_their_object(start: Start) -> None:
+    rig = await start({"objects": ["Bench_001"]})
+    (bench,) = await rig.backend.browse("")
+    nodes = await rig.backend.browse(bench.path)
+
+    assert (bench.name, bench.has_children, bench.reference) == ("Bench_001", True, "")
+    count = next(node for node in nodes if node.name == "Count")
+    assert (count.path, count.reference) == ("Bench_001.Count", "Bench_001.Count")
+    assert rig.double.calls[-2:] == ["un_advise", "remove_item"]
+    assert not rig.sink.events
+
+
+async def test_what_cannot_be_listed_is_told(start: Start) -> None:
+    rig = await start()
+
+    with pytest.raises(MxError, match="cannot list objects"):
+        await rig.backend.browse("")
+    with pytest.raises(MxError, match="no object of this name"):
+        await rig.backend.browse("Nobody")
+    assert rig.double.calls[-2:] == ["un_advise", "remove_item"]
+
+
+async def test_an_object_that_does_not_answer_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxgw_worker.backends.mxaccess.browse._ANSWER_S", 0.05)
+    rig = await start(silent=["Bench_001._Attributes"])
+
+    with pytest.raises(MxError, match=r"has not named its attributes within 0.05 s"):
+        await rig.backend.browse("Bench_001")

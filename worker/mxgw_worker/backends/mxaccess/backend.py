@@ -7,14 +7,16 @@ import logging
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from mxgw.convert import status
+from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, BackendInfo, BackendUnavailable, EventSink, MxError
 from mxgw_worker.backends.mxaccess.apartment import Apartment
+from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
 from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.events import Events
@@ -57,6 +59,8 @@ class MxAccessBackend:
         self._events: Events | None = None
         self._watch: CallWatch | None = None
         self._com: Com | None = None
+        self._probe: Probe | None = None
+        self._browser: AttributeBrowser | None = None
 
     def info(self) -> BackendInfo:
         return BackendInfo("mxaccess", VERSION, "MXAccess on this machine")
@@ -93,24 +97,21 @@ class MxAccessBackend:
         if not reference:
             return
         com, events = self._running()
+        probe = self._probe = Probe(
+            reference,
+            health,
+            timeout_s=self._options.probe_timeout_s,
+            first_s=self._options.probe_timeout_s + self._options.start_limit_s,
+        )
 
         def advise() -> None:
-            server = com.register("mxgw probe")
-            # Before the first event can come.
-            events.probe_handle = server
-            events.servers.add(server)
+            server = events.own_server(com, "mxgw probe", probe.changed)
             com.advise_supervisory(server, com.add_item(server, reference))
 
         try:
             await self._in_apartment("the probe's advise", advise)
         except MxError as error:
             raise BackendUnavailable(f"the probe {reference!r} cannot be advised: {error.message}") from None
-        events.probe = Probe(
-            reference,
-            health,
-            timeout_s=self._options.probe_timeout_s,
-            first_s=self._options.probe_timeout_s + self._options.start_limit_s,
-        )
 
     async def stop(self) -> None:
         if self._watch is not None:
@@ -119,8 +120,8 @@ class MxAccessBackend:
         if events is None or apartment is None or com is None:
             return
         self._com = None
-        if events.probe is not None:
-            events.probe.close()
+        if self._probe is not None:
+            self._probe.close()
         events.close()
         apartment.call("the end of the session", lambda: self._take_down(com, events))
         try:
@@ -304,6 +305,14 @@ class MxAccessBackend:
         await self._in_apartment(
             "SetBufferedUpdateInterval", lambda: com.set_buffered_update_interval(server_handle, interval_ms)
         )
+
+    async def browse(self, parent: str) -> Sequence[BrowseNode]:
+        com, events = self._running()
+        if self._browser is None:
+            browser = AttributeBrowser(self._options.objects)
+            await self._in_apartment("Register", lambda: browser.register(com, events))
+            self._browser = browser
+        return await self._browser.browse(parent, self._in_apartment)
 
     def _running(self) -> tuple[Com, Events]:
         if self._com is None or self._events is None:

@@ -12,10 +12,11 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import EventSink
 from mxgw_worker.backends.mxaccess.apartment import Apartment
-from mxgw_worker.backends.mxaccess.com import Statuses
-from mxgw_worker.backends.mxaccess.watch import Probe
+from mxgw_worker.backends.mxaccess.com import Com, Statuses
 
 Key = tuple[int, int]
+# Gets item handle, value, quality and statuses, in the event loop.
+Own = Callable[[int, MxValue, int, tuple[MxStatus, ...]], None]
 
 # So many data changes can wait for the event loop; what is more is a gap. It is ten times what 10,000 items bring in a
 # second at the rate that was measured through an apartment (docs/backends/mxaccess.md).
@@ -36,8 +37,8 @@ class Events:
         self.servers: set[int] = set()
         self.items: set[Key] = set()
         self.advised: set[Key] = set()
-        self.probe: Probe | None = None
-        self.probe_handle = 0
+        # Who receives the data changes under server handles of the backend's own.
+        self.own: dict[int, Own] = {}
         self._sink = sink
         self._apartment = apartment
         self._most_waiting = most_waiting
@@ -58,8 +59,9 @@ class Events:
         statuses: Statuses,
     ) -> None:
         """See `ComEvents.data_change`."""
-        if server_handle == self.probe_handle:
-            self._put(lambda: self._probed(quality, statuses))
+        own = self.own.get(server_handle)
+        if own is not None:
+            self._put(lambda: own(item_handle, value, quality, _messages(statuses)))
         elif (server_handle, item_handle) in self.advised and self._has_room():
             self._put(
                 lambda: self._sink.data_change(
@@ -99,6 +101,14 @@ class Events:
         """See `ComEvents.unreadable`."""
         detail = f"an {event} of MXAccess could not be read: {reason}"
         self._put(lambda: self._sink.source_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1))
+
+    def own_server(self, com: Com, client_name: str, receive: Own) -> int:
+        """Register with the object for the backend itself, and return the server handle. Call this in the apartment."""
+        handle = com.register(client_name)
+        # Before an item is advised under it.
+        self.own[handle] = receive
+        self.servers.add(handle)
+        return handle
 
     def deliver(self) -> None:
         """Pass on everything that waits. Call this in the event loop."""
@@ -150,10 +160,6 @@ class Events:
             f"more than {self._most_waiting} events of MXAccess waited for this worker",
             dropped,
         )
-
-    def _probed(self, quality: int, statuses: Statuses) -> None:
-        if self.probe is not None:
-            self.probe.changed(quality, _messages(statuses))
 
 
 @lru_cache(maxsize=256)  # nearly every status is the same

@@ -23,6 +23,7 @@ class MxAccessOptions:
     call_limit_s: float = 60.0
     start_limit_s: float = 60.0
     times: str = "utc"
+    objects: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> MxAccessOptions:
@@ -56,6 +57,10 @@ def _checked(name: str, value: object, default: object) -> object:
         if not isinstance(value, str):
             raise BackendUnavailable(f"option {name!r} of backend mxaccess must be a text, not {value!r}")
         return value
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+            raise BackendUnavailable(f"option {name!r} of backend mxaccess must be a list of tag names, not {value!r}")
+        return tuple(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= _LONGEST_S:
         raise BackendUnavailable(
             f"option {name!r} of backend mxaccess must be a number of seconds from 0.1 to {_LONGEST_S:g}, not {value!r}"

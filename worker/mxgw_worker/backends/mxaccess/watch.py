@@ -8,13 +8,17 @@ from collections.abc import Callable
 
 from mxgw.convert import is_ok, quality_class
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_DEGRADED, SOURCE_HEALTH_GOOD, SOURCE_HEALTH_LOST
-from mxgw.v1.values_pb2 import QUALITY_BAD, MxStatus
+from mxgw.v1.values_pb2 import QUALITY_BAD, MxStatus, MxValue
 from mxgw_worker.backends.mxaccess.apartment import Apartment, Busy
 from mxgw_worker.backends.mxaccess.health import Health
 
-
 # The category of a status that is not final. Source: docs/reference/mxaccess.md#statuses.
 _PENDING = 1
+
+
+def is_pending(statuses: tuple[MxStatus, ...]) -> bool:
+    """Return whether a data change says only that the first value is still to come."""
+    return any(one.raw_category == _PENDING for one in statuses)
 
 
 class CallWatch:
@@ -83,9 +87,9 @@ class Probe:
         self._timeout_s = timeout_s
         self._timer = asyncio.get_running_loop().call_later(first_s, self._silent, first_s)
 
-    def changed(self, quality: int, statuses: tuple[MxStatus, ...]) -> None:
+    def changed(self, _item_handle: int, _value: MxValue, quality: int, statuses: tuple[MxStatus, ...]) -> None:
         """Take note of a change of the item. One that says that the first value is still to come tells nothing yet."""
-        if any(one.raw_category == _PENDING for one in statuses):
+        if is_pending(statuses):
             return
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._silent, self._timeout_s)
