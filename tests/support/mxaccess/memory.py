@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Sequence
 
-from mxgw_worker.backends.mxaccess.read_variant import ARRAY, SIZE, STATUS_SIZE, VALUE_OFFSET, SafeArray, VarType
+from mxgw_worker.backends.mxaccess.variant_layout import ARRAY, SIZE, STATUS, VALUE_OFFSET, SafeArray, VarType
 
 _POINTER_SIZE = ctypes.sizeof(ctypes.c_void_p)
 _SIZES: dict[int, int] = {
@@ -25,7 +25,7 @@ _SIZES: dict[int, int] = {
     VarType.BSTR: _POINTER_SIZE,
     VarType.DECIMAL: 16,
     VarType.VARIANT: SIZE,
-    VarType.RECORD: STATUS_SIZE,
+    VarType.RECORD: STATUS.size,
 }
 
 

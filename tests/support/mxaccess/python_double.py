@@ -21,7 +21,8 @@ from mxgw_worker.backends.mxaccess.backend import MxAccessBackend
 from mxgw_worker.backends.mxaccess.com import ComEvents
 from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.make_variant import VariantMaker
-from mxgw_worker.backends.mxaccess.read_variant import SIZE, Status, VariantReader
+from mxgw_worker.backends.mxaccess.read_variant import VariantReader
+from mxgw_worker.backends.mxaccess.variant_layout import SIZE, Status
 from mxgw_worker.backends.sim import SimBackend
 from mxgw_worker.backends.sim.timers import Cancellable
 from support.mxaccess.memory import PlainMemory

@@ -28,13 +28,13 @@ from mxgw.v1.values_pb2 import (
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.make_variant import VariantMaker
-from mxgw_worker.backends.mxaccess.read_variant import (
+from mxgw_worker.backends.mxaccess.read_variant import VariantReader
+from mxgw_worker.backends.mxaccess.variant_layout import (
     ARRAY,
     BYREF,
     MOST_ELEMENTS,
     SIZE,
     Unreadable,
-    VariantReader,
     VarType,
     statuses,
 )

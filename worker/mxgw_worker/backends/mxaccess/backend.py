@@ -327,7 +327,7 @@ class MxAccessBackend:
         if sys.platform == "win32":
             # comtypes must be imported here, in the apartment.
             try:
-                from mxgw_worker.backends.mxaccess.lmx_proxy import LmxProxy
+                from mxgw_worker.backends.mxaccess.windows.lmx_proxy import LmxProxy
             except ModuleNotFoundError as error:
                 raise BackendUnavailable(
                     f"backend 'mxaccess' needs the package {error.name}: pip install 'mxgw[mxaccess]' in the Python of"
@@ -339,7 +339,7 @@ class MxAccessBackend:
 
 def _windows_pump() -> Pump:
     if sys.platform == "win32":
-        from mxgw_worker.backends.mxaccess.pump import WindowsPump
+        from mxgw_worker.backends.mxaccess.windows.pump import WindowsPump
 
         return WindowsPump()
     raise AssertionError  # as above

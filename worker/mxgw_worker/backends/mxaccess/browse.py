@@ -1,8 +1,8 @@
-"""Lists attributes. MXAccess has no call for it; each object has an attribute with the names of all of them
-(docs/reference/mxaccess.md#references).
+"""Lists attributes. MXAccess has no call for it, but each object has an attribute with the names of all of them.
+Source: docs/reference/mxaccess.md#references.
 
-(docs/reference/mxaccess.md#references).
-are to be listed.
+Which objects there are is in the Galaxy's database, which MXAccess does not reach: the option `objects` names those
+that are to be listed.
 """
 
 from __future__ import annotations

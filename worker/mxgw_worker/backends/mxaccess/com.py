@@ -1,7 +1,7 @@
 """What the backend needs of MXAccess' COM object: its 18 methods and 4 events, with plain values.
 
-`lmx_proxy.py` implements it on the object itself. Everything else in this package works on any system, with anything
-that behaves like this.
+`windows/lmx_proxy.py` implements it on the object itself. Everything else in this package works on any system, with
+anything that behaves like this.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from mxgw.v1.values_pb2 import MxValue
-from mxgw_worker.backends.mxaccess.read_variant import Status
+from mxgw_worker.backends.mxaccess.variant_layout import Status
 
 Statuses: TypeAlias = tuple[Status, ...]
 

@@ -11,9 +11,18 @@ from typing import Protocol
 
 from mxgw.v1.values_pb2 import MxArray, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
-from mxgw_worker.backends.mxaccess import read_variant
+from mxgw_worker.backends.mxaccess import variant_layout
 from mxgw_worker.backends.mxaccess.dates import Dates, filetime
-from mxgw_worker.backends.mxaccess.read_variant import ARRAY, BYREF, TYPE, VALUE_OFFSET, VarType
+from mxgw_worker.backends.mxaccess.variant_layout import (
+    ARRAY,
+    BYREF,
+    CURRENCY,
+    DEEPEST,
+    POINTER,
+    TYPE,
+    VALUE_OFFSET,
+    VarType,
+)
 
 _INT64 = range(-(2**63), 2**63)
 # Key: type. Value: the layout of a whole number, and what fits it.
@@ -55,7 +64,6 @@ _NO_ELAPSED_TIME = (
 )
 # A DECIMAL has 96 bits, at most 28 places, and is rounded as OLE Automation rounds a double: to 15 digits.
 _EXACT = Context(prec=15, rounding=ROUND_HALF_EVEN)
-_DEEPEST = 8
 
 
 class Allocator(Protocol):
@@ -86,7 +94,7 @@ class VariantMaker:
         Raises:
             MxError: E_INVALIDARG. The type does not fit the kind, or the value does not fit the type.
         """
-        self._fill(address, value, _DEEPEST)
+        self._fill(address, value, DEEPEST)
 
     def fill_time(self, address: int, ns: int | None) -> None:
         """Make the empty VARIANT at `address` a VT_DATE of `ns` nanoseconds since 1970 (UTC); of now when it is None.
@@ -123,21 +131,21 @@ class VariantMaker:
             shown = " x ".join(map(str, sizes[:8]))
             raise MxError(E_INVALIDARG, f"an array of {len(elements)} elements does not have the dimensions {shown}")
         vt = usual if wanted in (0, usual) else _array_type(kind, wanted)
-        elements = read_variant.column_major(elements, sizes)
+        elements = variant_layout.column_major(elements, sizes)
         if vt not in (VarType.VARIANT, VarType.BSTR):
             # Before the array is made, so that a wrong element leaves none behind.
             packed = b"".join([self._scalar(element, vt) for element in elements])
         pointer, data = self._allocator.array(vt, sizes)
-        _store(address, ARRAY | vt, _POINTER.pack(pointer))
+        _store(address, ARRAY | vt, POINTER.pack(pointer))
         if vt == VarType.VARIANT:
             if depth == 0:
-                raise MxError(E_INVALIDARG, f"arrays within arrays, more than {_DEEPEST} deep")
+                raise MxError(E_INVALIDARG, f"arrays within arrays, more than {DEEPEST} deep")
             for step, element in enumerate(elements):
                 assert isinstance(element, MxValue)
-                self._fill(data + step * read_variant.SIZE, element, depth - 1)
+                self._fill(data + step * variant_layout.SIZE, element, depth - 1)
         elif vt == VarType.BSTR:
             for step, element in enumerate(elements):
-                ctypes.memmove(data + step * _POINTER.size, self._scalar(element, vt), _POINTER.size)
+                ctypes.memmove(data + step * POINTER.size, self._scalar(element, vt), POINTER.size)
         else:
             ctypes.memmove(data, packed, len(packed))
 
@@ -154,7 +162,7 @@ class VariantMaker:
             case VarType.BOOL:
                 return b"\xff\xff" if value else b"\0\0"
             case VarType.BSTR:
-                return _POINTER.pack(self._allocator.text(str(value)))
+                return POINTER.pack(self._allocator.text(str(value)))
             case VarType.DATE:
                 if isinstance(value, float):
                     return struct.pack("<d", value)
@@ -175,9 +183,6 @@ class VariantMaker:
             return struct.pack("<d", self._dates.date(ns))
         except OverflowError as error:
             raise MxError(E_INVALIDARG, str(error)) from None
-
-
-_POINTER = struct.Struct("@P")
 
 
 def _type_of(kind: str, wanted: int) -> VarType:
@@ -204,7 +209,7 @@ def _wrong_type(kind: str, wanted: int) -> MxError:
 
 
 def _store(address: int, vt: int, value: bytes) -> None:
-    if len(value) == read_variant.DECIMAL_SIZE:
+    if len(value) == variant_layout.DECIMAL_SIZE:
         ctypes.memmove(address, value, len(value))
     elif value:
         ctypes.memmove(address + VALUE_OFFSET, value, len(value))
@@ -233,7 +238,7 @@ def _float32(value: object) -> bytes:
 
 def _currency(value: object) -> bytes:
     assert isinstance(value, float)
-    scaled = value * 10_000
+    scaled = value * CURRENCY
     if not math.isfinite(scaled) or round(scaled) not in _INT64:
         raise MxError(E_INVALIDARG, f"{value!r} does not fit VT_CY")
     return struct.pack("<q", round(scaled))

@@ -2,93 +2,39 @@
 
 Everything is read by hand, without a call of OLE Automation, for two reasons: the libraries for COM lose some types (an
 array of dates, the records of a status), and a test on any system can lay a VARIANT out in memory.
-Source of the layouts: the documentation of VARIANT, SAFEARRAY, BSTR, CY and DECIMAL in the reference of OLE Automation.
 """
 
 from __future__ import annotations
 
 import ctypes
-import enum
 import math
 import struct
 from collections.abc import Callable, Sequence
 from ctypes import string_at
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mxgw.convert import timestamp_from_ns
 from mxgw.v1.values_pb2 import MxArray, MxValue
 from mxgw_worker.backends.mxaccess.dates import Dates, filetime_ns
+from mxgw_worker.backends.mxaccess.variant_layout import (
+    ARRAY,
+    BYREF,
+    CURRENCY,
+    DECIMAL_SIZE,
+    DEEPEST,
+    MOST_ELEMENTS,
+    POINTER,
+    SIZE,
+    TYPE,
+    VALUE_OFFSET,
+    Unreadable,
+    VarType,
+    row_major,
+    shape,
+)
 
-
-class VarType(enum.IntEnum):
-    """The types of a VARIANT that have a value. Source: the documentation of VARENUM."""
-
-    EMPTY = 0
-    NULL = 1
-    I2 = 2
-    I4 = 3
-    R4 = 4
-    R8 = 5
-    CY = 6
-    DATE = 7
-    BSTR = 8
-    ERROR = 10
-    BOOL = 11
-    VARIANT = 12
-    DECIMAL = 14
-    I1 = 16
-    UI1 = 17
-    UI2 = 18
-    UI4 = 19
-    I8 = 20
-    UI8 = 21
-    INT = 22
-    UINT = 23
-    RECORD = 36
-    FILETIME = 64
-
-
-# Flags of a type.
-ARRAY, BYREF = 0x2000, 0x4000
-TYPE = 0x0FFF  # what is left of a VARTYPE without its flags
-
-# Where the value of a VARIANT starts, after its type and three reserved words.
-VALUE_OFFSET = 8
-# The size of a VARIANT: its value is at most two pointers (a record), and at least 8 bytes.
-SIZE = VALUE_OFFSET + max(8, 2 * ctypes.sizeof(ctypes.c_void_p))
-# A DECIMAL fills a VARIANT from its second byte on, and is 16 bytes long.
-DECIMAL_SIZE = 16
-# The most elements that one array may have, a thousand times what a Galaxy's largest arrays have. More would be memory
-# that is not an array.
-MOST_ELEMENTS = 4_000_000
-# How deep arrays of VARIANTs may contain each other.
-_DEEPEST = 8
-_CURRENCY = 10_000
-STATUS_SIZE = 16
-
-T = TypeVar("T")
-Status = tuple[int, int, int, int]
-
-
-class SafeArray(ctypes.Structure):
-    """The head of a SAFEARRAY; its bounds follow it in memory, two numbers per dimension."""
-
-    _fields_ = (
-        ("dimensions", ctypes.c_ushort),
-        ("features", ctypes.c_ushort),
-        ("element_size", ctypes.c_uint32),
-        ("locks", ctypes.c_uint32),
-        ("data", ctypes.c_void_p),
-    )
-
-
-class Unreadable(Exception):
-    """The memory does not hold what was expected of it. The text says what it holds instead."""
-
-
-_POINTER = struct.Struct("@P")
 # Key: type. Value: how its value is laid out, and the field of MxValue. These make most of the traffic.
 _NUMBERS: dict[int, tuple[struct.Struct, str]] = {
     VarType.I2: (struct.Struct("<h"), "integer"),
@@ -142,7 +88,7 @@ class VariantReader:
         Raises:
             Unreadable: the memory holds no VARIANT, or one that is too large.
         """
-        return self._value(address, _DEEPEST)
+        return self._value(address, DEEPEST)
 
     def _value(self, address: int, depth: int) -> MxValue:
         raw = string_at(address, 16)
@@ -154,13 +100,13 @@ class VariantReader:
         if vt & BYREF:
             return self._by_reference(raw, vt, depth)
         if vt & ARRAY:
-            return self._array_value(_POINTER.unpack_from(raw, VALUE_OFFSET)[0], vt, depth)
+            return self._array_value(POINTER.unpack_from(raw, VALUE_OFFSET)[0], vt, depth)
         message = MxValue(variant_type=vt)
         self._set_other(message, vt, address if vt == VarType.DECIMAL else address + VALUE_OFFSET)
         return message
 
     def _by_reference(self, raw: bytes, vt: int, depth: int) -> MxValue:
-        pointer = _POINTER.unpack_from(raw, VALUE_OFFSET)[0]
+        pointer = POINTER.unpack_from(raw, VALUE_OFFSET)[0]
         vt &= ~BYREF
         if not pointer:
             raise Unreadable(f"a reference of type {vt:#x} to nothing")
@@ -169,7 +115,7 @@ class VariantReader:
                 raise Unreadable("references within references")
             return self._value(pointer, depth - 1)
         if vt & ARRAY:
-            return self._array_value(_POINTER.unpack(string_at(pointer, _POINTER.size))[0], vt, depth)
+            return self._array_value(POINTER.unpack(string_at(pointer, POINTER.size))[0], vt, depth)
         message = MxValue(variant_type=vt)
         plain = _NUMBERS.get(vt)
         if plain is not None:
@@ -188,7 +134,7 @@ class VariantReader:
             case VarType.DATE:
                 self._set_date(message, _double_at(address))
             case VarType.CY:
-                message.double = struct.unpack("<q", string_at(address, 8))[0] / _CURRENCY
+                message.double = struct.unpack("<q", string_at(address, 8))[0] / CURRENCY
             case VarType.DECIMAL:
                 message.double = _decimal_at(address)
             case VarType.UI8:
@@ -253,9 +199,9 @@ class VariantReader:
             case VarType.BOOL:
                 return [word != 0 for word in (ctypes.c_int16 * count).from_address(data)]
             case VarType.BSTR:
-                return [_text_at(data + step * _POINTER.size) for step in range(count)]
+                return [_text_at(data + step * POINTER.size) for step in range(count)]
             case VarType.CY:
-                return [number / _CURRENCY for number in (ctypes.c_int64 * count).from_address(data)]
+                return [number / CURRENCY for number in (ctypes.c_int64 * count).from_address(data)]
             case VarType.DECIMAL:
                 return [_decimal_at(data + step * DECIMAL_SIZE) for step in range(count)]
             case VarType.DATE:
@@ -365,78 +311,6 @@ def length(value: MxValue) -> int:
     return len(getattr(value.array, field).elements) if field else 1
 
 
-def statuses(address: int) -> tuple[Status, ...]:
-    """Return the MXSTATUS_PROXYs in the VARIANT at `address`: success, category, detected by and detail of each.
-
-    Source: docs/reference/mxaccess.md#statuses.
-
-    Raises:
-        Unreadable: it is no array of such records.
-    """
-    raw = string_at(address, VALUE_OFFSET + _POINTER.size)
-    vt = raw[0] | raw[1] << 8
-    pointer = _POINTER.unpack_from(raw, VALUE_OFFSET)[0]
-    if vt & BYREF and pointer:
-        pointer = _POINTER.unpack(string_at(pointer, _POINTER.size))[0]
-    if vt & ~BYREF != ARRAY | VarType.RECORD or not pointer:
-        raise Unreadable(f"statuses of VARTYPE {vt:#x}")
-    head, sizes = shape(pointer)
-    count = math.prod(sizes)
-    if head.element_size != STATUS_SIZE or count > MOST_ELEMENTS or not head.data:
-        raise Unreadable(f"{count} statuses of {head.element_size} bytes each")
-    return tuple(_STATUS.iter_unpack(string_at(head.data, count * STATUS_SIZE)))
-
-
-# int16, padding, two enumerations of 32 bits, int16, padding.
-_STATUS = struct.Struct("<hxxiihxx")
-
-
-def shape(pointer: int) -> tuple[SafeArray, list[int]]:
-    """Return the head of the SAFEARRAY at `pointer`, and the lengths of its dimensions, outermost first.
-
-    Raises:
-        Unreadable: it has no dimensions, or too many.
-    """
-    head = SafeArray.from_address(pointer)
-    # OLE Automation allows 64 dimensions (SAFEARRAY, in its reference: cDims), and 60 in Visual Basic.
-    if not 1 <= head.dimensions <= 64:
-        raise Unreadable(f"an array of {head.dimensions} dimensions")
-    bounds = struct.unpack(f"<{2 * head.dimensions}i", string_at(pointer + ctypes.sizeof(head), 8 * head.dimensions))
-    # The bounds stand in reverse order: that of the last index comes first.
-    sizes = [size & 0xFFFFFFFF for size in bounds[::2]]
-    return head, sizes[::-1]
-
-
-def row_major(elements: Sequence[T], sizes: Sequence[int]) -> Sequence[T]:
-    """Return the elements of a SAFEARRAY, whose first index varies fastest, in the order in which its last one does."""
-    if len(sizes) < 2:
-        return elements
-    return [elements[place] for place in _places(sizes)]
-
-
-def column_major(elements: Sequence[T], sizes: Sequence[int]) -> Sequence[T]:
-    """Return elements in the order of a SAFEARRAY; the inverse of `row_major`."""
-    if len(sizes) < 2:
-        return elements
-    ordered = list(elements)
-    for source, place in zip(elements, _places(sizes), strict=True):
-        ordered[place] = source
-    return ordered
-
-
-def _places(sizes: Sequence[int]) -> list[int]:
-    """Return the place of each element in a SAFEARRAY, in the order in which the last index varies fastest."""
-    places = [0]
-    stride = 1
-    strides = []
-    for size in sizes:
-        strides.append(stride)
-        stride *= size
-    for size, step in zip(sizes, strides, strict=True):
-        places = [place + index * step for place in places for index in range(size)]
-    return places
-
-
 _EMPTY_FIELDS = {
     **{vt: field for vt, (_, field) in _ELEMENTS.items()},
     VarType.BOOL: "booleans",
@@ -458,7 +332,7 @@ def _no_elements(array: MxArray, vt: int) -> None:
 
 _OTHER_SIZES = {
     VarType.BOOL: 2,
-    VarType.BSTR: _POINTER.size,
+    VarType.BSTR: POINTER.size,
     VarType.CY: 8,
     VarType.DECIMAL: DECIMAL_SIZE,
     VarType.DATE: 8,
@@ -478,7 +352,7 @@ def _double_at(address: int) -> float:
 
 def _text_at(address: int) -> str:
     """Return the text whose BSTR is stored at `address`. Its length in bytes stands before it; no pointer is ""."""
-    pointer = _POINTER.unpack(string_at(address, _POINTER.size))[0]
+    pointer = POINTER.unpack(string_at(address, POINTER.size))[0]
     if not pointer:
         return ""
     size = struct.unpack("<I", string_at(pointer - 4, 4))[0]

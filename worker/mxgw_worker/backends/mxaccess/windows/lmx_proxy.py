@@ -1,31 +1,24 @@
-"""MXAccess' COM object itself: its interfaces, its events, and the objects of OLE Automation that they take.
+"""MXAccess' COM object itself.
 
-Import this in the thread of an apartment only: importing comtypes makes the importing thread one.
-Source of names, identifiers and orders: docs/reference/mxaccess.md#methods, #events, #identifiers.
+Import this in the thread of an apartment only, see `interfaces.py`.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
-import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ctypes import POINTER, addressof, byref, c_int, c_long, c_short, c_void_p
-from typing import Any, ClassVar, TypeVar
+from ctypes import addressof, byref
+from typing import Any
 
 assert sys.platform == "win32"
 
-from ctypes import HRESULT  # noqa: E402
-
-# comtypes makes the thread that imports it an apartment of this kind.
-sys.coinit_flags = 2  # type: ignore[attr-defined]
-
+# The first import of all that have to do with comtypes.
+from mxgw_worker.backends.mxaccess.windows import interfaces  # noqa: E402, I001
 import comtypes  # noqa: E402
-from comtypes import BSTR, COMMETHOD, GUID, COMError, COMObject  # noqa: E402
-from comtypes.automation import VARIANT, IDispatch  # noqa: E402
+from comtypes import GUID, COMError  # noqa: E402
+from comtypes.automation import VARIANT  # noqa: E402
 from comtypes.connectionpoints import IConnectionPointContainer  # noqa: E402
 
 from mxgw.v1.values_pb2 import MxValue  # noqa: E402
@@ -34,185 +27,9 @@ from mxgw_worker.backends.mxaccess import errors, read_variant  # noqa: E402
 from mxgw_worker.backends.mxaccess.com import ComEvents  # noqa: E402
 from mxgw_worker.backends.mxaccess.dates import Dates  # noqa: E402
 from mxgw_worker.backends.mxaccess.make_variant import VariantMaker  # noqa: E402
-from mxgw_worker.backends.mxaccess.read_variant import Status, Unreadable, VariantReader  # noqa: E402
-
-T = TypeVar("T")
-
-# At its exit the main thread would end an apartment that only the importing thread has.
-atexit.unregister(comtypes._shutdown)
-# It logs every reference that is taken or released.
-logging.getLogger("comtypes").setLevel(logging.WARNING)
-
-_CLASS = GUID("{C30B52F5-2CB5-4760-AF0A-3A344A7EB5DC}")
-_EVENTS = GUID("{848299B6-DD61-4A0D-A304-3947A564B89C}")
-_EVENTS_2 = GUID("{C70A6FC4-09EF-4F31-8874-A049FEE87A95}")
-_ON_DATA_CHANGE, _ON_WRITE_COMPLETE, _OPERATION_COMPLETE = 1, 2, 3
-_ON_BUFFERED_DATA_CHANGE = 1
-_S_OK = 0
-
-_h, _i = (["in"], c_long, "server"), (["in"], c_long, "item")
-_new_item = (["out", "retval"], POINTER(c_long), "item")
-_user_id = (["out", "retval"], POINTER(c_long), "user")
-_value, _time = (["in"], VARIANT, "value"), (["in"], VARIANT, "time")
-_users = ((["in"], c_long, "current"), (["in"], c_long, "verifier"))
-
-
-class _MxStatus(ctypes.Structure):
-    _fields_ = (("success", c_short), ("category", c_int), ("detected_by", c_int), ("detail", c_short))
-
-
-class _Version1(IDispatch):  # type: ignore[misc]
-    _iid_ = GUID("{CCE67FB7-EAFD-4367-9212-617043BF126D}")
-    _methods_: ClassVar[tuple[Any, ...]] = (
-        COMMETHOD([], HRESULT, "Register", (["in"], BSTR, "client"), (["out", "retval"], POINTER(c_long), "server")),
-        COMMETHOD([], HRESULT, "Unregister", _h),
-        COMMETHOD([], HRESULT, "AddItem", _h, (["in"], BSTR, "definition"), _new_item),
-        COMMETHOD([], HRESULT, "RemoveItem", _h, _i),
-        COMMETHOD([], HRESULT, "Advise", _h, _i),
-        COMMETHOD([], HRESULT, "UnAdvise", _h, _i),
-        COMMETHOD([], HRESULT, "Write", _h, _i, _value, (["in"], c_long, "user")),
-        COMMETHOD([], HRESULT, "WriteSecured", _h, _i, *_users, _value),
-        COMMETHOD([], HRESULT, "AuthenticateUser", _h, (["in"], BSTR, "name"), (["in"], BSTR, "password"), _user_id),
-    )
-
-
-class _Version2(_Version1):
-    _iid_ = GUID("{020A8A87-69C5-497F-A893-B629E669FBFF}")
-    _methods_: ClassVar[tuple[Any, ...]] = (
-        COMMETHOD([], HRESULT, "ArchestrAUserToId", _h, (["in"], BSTR, "guid"), _user_id),
-    )
-
-
-class _Version3(_Version2):
-    _iid_ = GUID("{57D006B6-F25E-4654-A81E-BCBAFD60FE59}")
-    _methods_: ClassVar[tuple[Any, ...]] = (
-        COMMETHOD([], HRESULT, "AddItem2", _h, (["in"], BSTR, "definition"), (["in"], BSTR, "context"), _new_item),
-    )
-
-
-class _Version4(_Version3):
-    _iid_ = GUID("{9DC0D5C1-9371-4E84-86F8-7091D316A66C}")
-    _methods_: ClassVar[tuple[Any, ...]] = (
-        COMMETHOD([], HRESULT, "Write2", _h, _i, _value, _time, (["in"], c_long, "user")),
-        COMMETHOD([], HRESULT, "WriteSecured2", _h, _i, *_users, _value, _time),
-        COMMETHOD([], HRESULT, "Suspend", _h, _i, (["out"], POINTER(_MxStatus), "status")),
-        COMMETHOD([], HRESULT, "Activate", _h, _i, (["out"], POINTER(_MxStatus), "status")),
-        COMMETHOD([], HRESULT, "AdviseSupervisory", _h, _i),
-    )
-
-
-class _Version5(_Version4):
-    _iid_ = GUID("{ECEFF506-A752-46E3-9E31-0A8E257C9926}")
-    _methods_: ClassVar[tuple[Any, ...]] = (
-        COMMETHOD(
-            [], HRESULT, "AddBufferedItem", _h, (["in"], BSTR, "definition"), (["in"], BSTR, "context"), _new_item
-        ),
-        COMMETHOD([], HRESULT, "SetBufferedUpdateInterval", _h, (["in"], c_long, "milliseconds")),
-    )
-
-
-_VERSIONS = {1: _Version1, 2: _Version2, 3: _Version3, 4: _Version4, 5: _Version5}
-
-
-class _Events(IDispatch):  # type: ignore[misc]
-    _iid_ = _EVENTS
-    _methods_: ClassVar[tuple[Any, ...]] = ()
-
-
-class _Events2(IDispatch):  # type: ignore[misc]
-    _iid_ = _EVENTS_2
-    _methods_: ClassVar[tuple[Any, ...]] = ()
-
-
-class _Sink(COMObject):  # type: ignore[misc]
-    """Receives the events of one interface. `receive` gets the number of an event and the addresses of its arguments;
-    it never raises.
-    """
-
-    def __init__(self, receive: Callable[[int, list[int]], None]) -> None:
-        self._receive = receive
-        super().__init__()
-
-    def IDispatch_Invoke(  # noqa: N802  comtypes looks for this name
-        self,
-        _this: object,
-        member: int,
-        _iid: object,
-        _locale: object,
-        _flags: object,
-        parameters: Any,
-        _result: object,
-        _exception: object,
-        _wrong: object,
-    ) -> int:
-        given = parameters[0]
-        # Arguments come in the reverse order.
-        start = ctypes.cast(given.rgvarg, c_void_p).value or 0
-        self._receive(member, [start + read_variant.SIZE * k for k in range(given.cArgs - 1, -1, -1)])
-        return _S_OK
-
-
-class _Sink1(_Sink):
-    _com_interfaces_ = (_Events,)
-
-
-class _Sink2(_Sink):
-    _com_interfaces_ = (_Events2,)
-
-
-_ole = ctypes.OleDLL("oleaut32")
-_ole_plain = ctypes.WinDLL("oleaut32")
-_ole_plain.SysAllocStringLen.argtypes = (ctypes.c_char_p, ctypes.c_uint)
-_ole_plain.SysAllocStringLen.restype = c_void_p
-_ole_plain.SafeArrayCreate.argtypes = (ctypes.c_ushort, ctypes.c_uint, c_void_p)
-_ole_plain.SafeArrayCreate.restype = c_void_p
-_ole.VarDateFromStr.argtypes = (ctypes.c_wchar_p, ctypes.c_ulong, ctypes.c_ulong, POINTER(ctypes.c_double))
-_LOCALE_USER_DEFAULT = 0x0400
-
-
-class OleMemory:
-    """Implements `Allocator`. A SAFEARRAY holds its elements where no lock is needed to reach them, because nobody else
-    knows it yet.
-    """
-
-    def text(self, text: str) -> int:
-        """Return the address of a new BSTR.
-
-        Raises:
-            MemoryError: there is no room.
-        """
-        encoded = text.encode("utf-16-le")
-        address: int | None = _ole_plain.SysAllocStringLen(encoded, len(encoded) // 2)
-        if address is None:
-            raise MemoryError("no room for a text")
-        return address
-
-    def array(self, vt: int, sizes: Sequence[int]) -> tuple[int, int]:
-        """Return the address of a new SAFEARRAY, and that of its elements.
-
-        Raises:
-            MemoryError: there is no room.
-        """
-        bounds = (ctypes.c_uint32 * (2 * len(sizes)))()
-        bounds[::2] = list(sizes)
-        address: int | None = _ole_plain.SafeArrayCreate(vt, len(sizes), bounds)
-        if address is None:
-            raise MemoryError(f"no room for an array of {sizes} elements")
-        return address, read_variant.SafeArray.from_address(address).data or 0
-
-
-def date_of_text(text: str) -> float:
-    """Return the VT_DATE that a text means in the language of this user, as COM converts it.
-
-    Raises:
-        ValueError: it is no date.
-    """
-    date = ctypes.c_double()
-    try:
-        _ole.VarDateFromStr(text, _LOCALE_USER_DEFAULT, 0, byref(date))
-    except OSError:
-        raise ValueError(f"{text!r} is no date") from None
-    return date.value
+from mxgw_worker.backends.mxaccess.read_variant import VariantReader  # noqa: E402
+from mxgw_worker.backends.mxaccess.variant_layout import Status, Unreadable, statuses  # noqa: E402
+from mxgw_worker.backends.mxaccess.windows.ole_memory import OleMemory, date_of_text  # noqa: E402
 
 
 class LmxProxy:
@@ -228,22 +45,22 @@ class LmxProxy:
         self._reader = VariantReader(dates, date_of_text)
         self._maker = VariantMaker(dates, OleMemory(), time.time_ns)
         try:
-            made = comtypes.CoCreateInstance(_CLASS, comtypes.IUnknown, comtypes.CLSCTX_INPROC_SERVER)
+            made = comtypes.CoCreateInstance(interfaces.CLASS, comtypes.IUnknown, comtypes.CLSCTX_INPROC_SERVER)
             self._object, self.version = _newest(made)
             del made
             self._points = [
-                self._connect(_EVENTS, _Sink1(self._receive)),
-                self._connect(_EVENTS_2, _Sink2(self._receive_2)),
+                self._connect(interfaces.EVENTS, interfaces.Sink(self._receive)),
+                self._connect(interfaces.EVENTS_2, interfaces.Sink2(self._receive_2)),
             ]
         except (COMError, OSError) as error:
             raise BackendUnavailable(errors.of_creation(_hresult(error), _text(error))) from None
 
-    def _connect(self, interface: GUID, sink: _Sink) -> tuple[Any, int, _Sink] | None:
+    def _connect(self, interface: GUID, sink: Any) -> tuple[Any, int, Any] | None:
         container = self._object.QueryInterface(IConnectionPointContainer)
         try:
             point = container.FindConnectionPoint(byref(interface))
         except COMError:
-            if interface == _EVENTS_2:
+            if interface == interfaces.EVENTS_2:
                 return None  # an object without buffered items
             raise
         return point, point.Advise(sink), sink
@@ -361,13 +178,11 @@ class LmxProxy:
                     value = self._reader.value(arguments[2])
                     (quality,) = self._reader.numbers(arguments[3])
                     when, text = self._reader.time(arguments[4])
-                    self._events.data_change(
-                        server, item, value, quality, when, text, read_variant.statuses(arguments[5])
-                    )
+                    self._events.data_change(server, item, value, quality, when, text, statuses(arguments[5]))
                 case 2, 3:
-                    self._events.write_complete(server, item, read_variant.statuses(arguments[2]))
+                    self._events.write_complete(server, item, statuses(arguments[2]))
                 case 3, 3:
-                    self._events.operation_complete(server, item, read_variant.statuses(arguments[2]))
+                    self._events.operation_complete(server, item, statuses(arguments[2]))
                 case _:
                     self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
         except Exception as error:
@@ -376,7 +191,7 @@ class LmxProxy:
     def _receive_2(self, member: int, arguments: list[int]) -> None:
         try:
             server, item = self._handles(arguments)
-            if (member, len(arguments)) != (_ON_BUFFERED_DATA_CHANGE, 7):
+            if (member, len(arguments)) != (interfaces.ON_BUFFERED_DATA_CHANGE, 7):
                 self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
                 return
             (data_type,) = self._reader.numbers(arguments[2])
@@ -388,9 +203,7 @@ class LmxProxy:
                     f"it has {read_variant.length(value)} values, {len(qualities)} qualities and {len(times)} times",
                 )
                 return
-            self._events.buffered_data_change(
-                server, item, data_type, value, qualities, times, read_variant.statuses(arguments[6])
-            )
+            self._events.buffered_data_change(server, item, data_type, value, qualities, times, statuses(arguments[6]))
         except Exception as error:
             self._events.unreadable("OnBufferedDataChange", _reason(error))
 
@@ -402,9 +215,9 @@ class LmxProxy:
 
 
 _NAMES = {
-    _ON_DATA_CHANGE: "OnDataChange",
-    _ON_WRITE_COMPLETE: "OnWriteComplete",
-    _OPERATION_COMPLETE: "OperationComplete",
+    interfaces.ON_DATA_CHANGE: "OnDataChange",
+    interfaces.ON_WRITE_COMPLETE: "OnWriteComplete",
+    interfaces.OPERATION_COMPLETE: "OperationComplete",
 }
 
 
@@ -416,10 +229,10 @@ def _newest(made: Any) -> tuple[Any, int]:
     """
     for version in (5, 4, 3, 2):
         try:
-            return made.QueryInterface(_VERSIONS[version]), version
+            return made.QueryInterface(interfaces.VERSIONS[version]), version
         except COMError:
             pass
-    return made.QueryInterface(_VERSIONS[1]), 1
+    return made.QueryInterface(interfaces.VERSIONS[1]), 1
 
 
 def _handle(method: str, handle: object) -> int:
