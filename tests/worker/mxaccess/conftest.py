@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
+from support.mxaccess import sources
 from support.mxaccess.rigs import Rig, Start
+from support.mxaccess.sources import Source
 
 
 @pytest_asyncio.fixture
@@ -28,3 +31,18 @@ async def start() -> AsyncIterator[Start]:
 
         assert len(rig.sink.failures) == rig.expected_failures
         assert rig.doubled.pump.thread is None
+
+
+@pytest_asyncio.fixture(params=sources.NAMES)
+async def source(request: pytest.FixtureRequest) -> AsyncIterator[Source]:
+    """Each source that behaves as MXAccess does."""
+    why = sources.missing(request.param)
+    if why:
+        pytest.skip(why)
+    source = Source(request.param)
+    await source.start()
+    yield source
+    await source.backend.stop()
+
+    assert not source.sink.failures
+    assert not source.sink.gaps
