@@ -41,15 +41,15 @@ def owner_of(target: Path | int, *, follow: bool = True) -> str:
     """Return the user to whom a path or an open file belongs, in the form of `current_user`.
 
     What belongs to the administrators or to the system counts as belonging to the present user: they can take every
-    file, and a file that an administrator creates often belongs to all of them. With `follow` false, a link is not
-    followed.
+    file, and a file that an administrator creates often belongs to all of them. For an administrator so does what
+    belongs to a service of mxgw. With `follow` false, a link is not followed.
 
     Raises:
         OSError: this cannot be found out.
     """
     with _opened(target, winapi.READ_CONTROL, follow=follow) as handle:
         owner = security.owner_of(handle, security.FILE)
-    return current_user() if owner in security.TRUSTED else owner
+    return current_user() if owner == current_user() or owner in security.trusted() else owner
 
 
 def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
@@ -76,7 +76,8 @@ def exposure(target: Path | int) -> str:
 def privacy_command(path: Path, *, is_directory: bool = False) -> str:
     """Return the command with which an administrator makes a file or directory private."""
     flags = "(OI)(CI)" if is_directory else ""
-    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), security.SYSTEM, security.ADMINISTRATORS))
+    others = sorted(security.trusted() - {current_user()})
+    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), *others))
     return f'icacls "{path}" /inheritance:r /grant:r {users}'
 
 
