@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from mxgw_cli.service import installing
+from mxgw_cli.shell import CliFailure
+from mxgw_worker.platform.services import Account, ServicePlan, ServiceRecord
+
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="tests/system/test_windows_service.py does so in Windows"
 )
@@ -208,3 +212,107 @@ def test_here_one_sentence_says_who_runs_services() -> None:
     assert done.stderr == (
         "Error: `mxgw service` is for Windows; here systemd runs services: see docs/operations.md, As a service\n"
     )
+
+
+class System:
+    """The services of a machine on which nothing is installed; it keeps what it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.plans: list[ServicePlan] = []
+        self.kept: dict[str, ServiceRecord] = {}
+        self.shared: list[tuple[Path, bool]] = []
+        self._directory = directory
+
+    def account(self, name: str, service: str) -> Account:
+        return Account(name or f"NT SERVICE\\{service}", "S-1-5-80-1", needs_password="user" in name)
+
+    def facts(self, name: str) -> None:
+        return None
+
+    def program_data(self) -> Path:
+        return self._directory
+
+    def install(self, plan: ServicePlan) -> list[str]:
+        self.plans.append(plan)
+        return []
+
+    def remember(self, name: str, record: ServiceRecord) -> None:
+        self.kept[name] = record
+
+    def share(self, path: Path, account: Account, *, may_write: bool) -> None:
+        self.shared.append((path, may_write))
+
+    def others_who_write(self, path: Path, account: Account) -> str:
+        return "BUILTIN\\Users" if path == Path(sys.prefix) else ""
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    one = System(tmp_path)
+    monkeypatch.setattr(installing, "windows_services", lambda: one)
+    return one
+
+
+def install(file: Path | None = None, account: str = "", password_file: Path | None = None) -> None:
+    installing.install_service(
+        "mxgw", file, account=account, password_file=password_file, depends_on=["aa"], starts_with_system=True
+    )
+
+
+def test_without_options_a_service_gets_settings_and_a_directory_of_its_own(
+    system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install()
+    directory = tmp_path / "mxgw"
+    (plan,) = system.plans
+
+    assert plan.command[1:] == ("-I", "-m", "mxgw_cli", "service", "run", "--name", "mxgw")
+    assert (plan.restart_delays_s, plan.password, plan.depends_on) == ((5.0, 30.0, 60.0), None, ["aa"])
+    assert system.kept == {"mxgw": ServiceRecord(directory / "settings.toml", "S-1-5-80-1")}
+    assert system.shared == [(directory, False), (directory / "data", True), (directory / "settings.toml", False)]
+    assert f"data_dir = '{directory / 'data'}'" in (directory / "settings.toml").read_text()
+    assert "can be changed by BUILTIN\\Users" in capsys.readouterr().err
+
+
+def test_a_password_comes_from_a_private_file_and_is_in_no_command(system: System, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret-of-the-account\n")
+    file.chmod(0o644)
+    with pytest.raises(CliFailure, match="other users may read it"):
+        install(account="PLANT\\user", password_file=file)
+
+    file.chmod(0o600)
+    install(account="PLANT\\user", password_file=file)
+    (plan,) = system.plans
+
+    assert plan.password == "secret-of-the-account"
+    assert "secret" not in repr(plan)
+    assert not any("secret" in word for word in (*plan.command, *plan.environment.values()))
+
+    with pytest.raises(CliFailure, match="has no password"):
+        install(password_file=file)
+
+
+def test_a_directory_with_files_of_others_and_a_whole_drive_are_not_given_away(system: System, tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "letter").touch()
+    file = tmp_path / "own.toml"
+    for data_dir in ("documents", "/"):
+        file.write_text(f'[gateway]\ndata_dir = "{data_dir}"\n')
+        with pytest.raises(CliFailure, match=r"not of a gateway|a whole drive"):
+            install(file)
+
+    assert not system.plans
+    assert not system.shared
+
+
+def test_a_service_runs_the_python_of_a_virtual_environment_without_its_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "_base_executable", "/base/python")
+
+    assert installing.interpreter() == (("/base/python",), {"__PYVENV_LAUNCHER__": sys.executable})
+
+    monkeypatch.setattr(sys, "_base_executable", sys.executable)
+
+    assert installing.interpreter() == ((sys.executable,), {})

@@ -96,9 +96,8 @@ class Machine:
         return found
 
     def close(self) -> None:
-        assert self._shell.stdin is not None
-        self._shell.stdin.close()
-        self._shell.wait()
+        with self._shell:  # this closes its pipes and waits for its end
+            pass
 
     def _run(self, arguments: tuple[str, ...]) -> tuple[int, str, str]:
         assert self._shell.stdin is not None

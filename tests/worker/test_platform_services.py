@@ -49,12 +49,12 @@ if sys.platform == "win32":
         with pytest.raises(LookupError, match="there is no account nobody-of-this-name"):
             accounts.account_of("nobody-of-this-name", "mxgw")
 
-    def test_an_administrator_makes_files_that_a_service_of_mxgw_can_use(user: str) -> None:
+    def test_an_administrator_shares_files_with_a_service_of_mxgw_and_trusts_it(user: str) -> None:
         assert service_records.records()[NAME].user == user
         assert user in security.trusted()
 
         for is_directory in (False, True):
-            access = security.private_file(is_directory=is_directory)
+            access = security.private_file(is_directory=is_directory, services=[user])
 
             assert access.startswith(f"O:{security.ADMINISTRATORS}D:P(")
             assert f";FA;;;{user})" in access
@@ -62,8 +62,14 @@ if sys.platform == "win32":
         service_records.forget(NAME)
 
         assert user not in security.trusted()
-        assert user not in security.private_file()
+
+    @pytest.mark.usefixtures("user")
+    def test_what_is_made_where_no_service_has_access_belongs_to_the_user_alone(tmp_path: Path) -> None:
+        platform.make_directory(tmp_path / "own")
+        platform.make_private(tmp_path / "own")
+
         assert security.private_file().startswith(f"O:{platform.current_user()}D:P(")
+        assert not platform.exposure(tmp_path / "own")
 
     def test_a_directory_is_given_to_a_service_with_everything_in_it(tmp_path: Path) -> None:
         services = platform.system_services()

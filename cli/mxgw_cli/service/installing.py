@@ -57,7 +57,7 @@ def install_service(
             raise CliFailure(
                 str(error), hint="Write DOMAIN\\name, or .\\name for an account of this machine."
             ) from None
-        existed = services.facts(name) is not None
+        existing = services.facts(name)
         file = _settings_file(services, name, settings_file, chosen)
         settings = _loaded(file)
         data_dir = absolute_data_dir(file, settings.settings)
@@ -83,21 +83,24 @@ def install_service(
         services.remember(name, ServiceRecord(file, chosen.user))
         make_directory(data_dir, parents=True, exist_ok=True)
         services.share(data_dir, chosen, may_write=True)
-        for path in (file, file.parent / SETTINGS_FILE, file.parent / SECRETS_FILE):
+        for path in sorted({file, file.parent / SETTINGS_FILE, file.parent / SECRETS_FILE}):
             if path.exists():
                 services.share(path, chosen, may_write=False)
         exposed = [
             f"{what} {path} can be changed by {others}"
-            for what, path in (("the directory of the settings", file.parent), ("the program in", Path(sys.prefix)))
+            for what, path in (
+                ("the directory of the settings", file.parent),
+                *(("the program in", Path(path)) for path in sorted({sys.prefix, sys.base_prefix})),
+            )
             if (others := services.others_who_write(path, chosen))
         ]
-    click.echo(f"{'Changed' if existed else 'Installed'} the service {name}, which runs as {chosen.name}.")
+    click.echo(f"{'Installed' if existing is None else 'Changed'} the service {name}, which runs as {chosen.name}.")
     click.echo(f"Settings: {file}\nData:     {data_dir}")
     for what in missing:
         click.echo(f"This system cannot set {what}.", err=True)
     for what in exposed:
         click.echo(f"Warning: {what}, who could so act as {chosen.name}.", err=True)
-    verb = "restart" if existed and facts_of(services, name).state is ServiceState.RUNNING else "start"
+    verb = "restart" if existing is not None and existing.state is ServiceState.RUNNING else "start"
     click.echo(f"`mxgw service {verb}{'' if name == 'mxgw' else f' --name {name}'}` lets it run so.")
 
 

@@ -5,14 +5,14 @@ machine can always take what they want. So they are treated like root on POSIX s
 and a file that belongs to them is as good as one's own.
 
 An administrator also works on the files of services of mxgw, which run as users of their own. For an administrator
-these users are trusted too, and what an administrator creates can be used by them.
+these users are trusted too, and what an administrator creates in their directories can be used by them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_void_p, wintypes
 from functools import cache
@@ -138,13 +138,13 @@ def owner_only() -> str:
     return f"O:{current_user()}D:P(A;;GA;;;{current_user()})"
 
 
-def private_file(*, is_directory: bool = False) -> str:
+def private_file(*, is_directory: bool = False, services: Iterable[str] = ()) -> str:
     """Return, as SDDL, the access list of private files: the present user, administrators and system.
 
-    What is created below a private directory gets the same list. What an administrator creates on a machine with
-    services of mxgw belongs to the administrators, and the users of the services have access.
+    What is created below a private directory gets the same list. With `services`, users of services of mxgw, an
+    administrator shares the file with them, and it belongs to the administrators.
     """
-    services = sorted(service_users() - {current_user(), *TRUSTED})
+    services = sorted({*services} - {current_user(), *TRUSTED})
     flags = "OICI" if is_directory else ""
     entries = (f"(A;{flags};FA;;;{user})" for user in (current_user(), SYSTEM, ADMINISTRATORS, *services))
     return f"O:{ADMINISTRATORS if services else current_user()}D:P{''.join(entries)}"
@@ -203,15 +203,24 @@ def others_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> list
     Raises:
         OSError: the access list cannot be read.
     """
+    others = users_with_access(handle, kind, rights) - {current_user(), *TRUSTED, *_OWNER_ITSELF}
+    return sorted(others - service_users()) if others else []
+
+
+def users_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> frozenset[str]:
+    """Return all users and groups that an access list gives one of these rights.
+
+    Raises:
+        OSError: the access list cannot be read.
+    """
     acl, descriptor = c_void_p(), c_void_p()
     code = _advapi.GetSecurityInfo(handle, kind, _DACL_INFORMATION, None, None, byref(acl), None, byref(descriptor))
     if code:
         raise error_of(code)
     try:
         if not acl.value:
-            return [EVERYONE]  # an object without a list gives access to everybody
-        others = set(_users_in(acl.value, rights)) - {current_user(), *TRUSTED, *_OWNER_ITSELF}
-        return sorted(others - service_users()) if others else []
+            return frozenset({EVERYONE})  # an object without a list gives access to everybody
+        return frozenset(_users_in(acl.value, rights))
     finally:
         _kernel.LocalFree(descriptor)
 
