@@ -47,6 +47,20 @@ for line in sys.stdin:
 """
 
 
+# By default, the control manager of Wine waits 10 s for the first call of a new process, of Windows 30 s. It reads this
+# when it starts.
+_PATIENCE = (
+    r"HKLM\SYSTEM\CurrentControlSet\Control",
+    "/v",
+    "ServicesPipeTimeout",
+    "/t",
+    "REG_SZ",
+    "/d",
+    "300000",
+    "/f",
+)
+
+
 class Machine:
     """A Windows with a service control manager, and a settings file for a service.
 
@@ -60,6 +74,8 @@ class Machine:
         self.data = shared / "d"
         self._windows = windows
         self._file = shared / "settings.toml"
+        for command in (("wine", "reg", "add", *_PATIENCE), ("wineserver", "--wait")):
+            subprocess.run(windows.command(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
         self._shell = subprocess.Popen(
             windows.python(wine.Interpreter.BITS_64, "-c", _COMMANDS),
             stdin=subprocess.PIPE,
