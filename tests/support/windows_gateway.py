@@ -50,7 +50,7 @@ class WindowsRestarts(Restarts):
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         assert not failpoint
         self._runs += 1
-        options = ["--json", "--listen", self.target, "--settings", "Z:/shared/settings.toml", *self._data_option]
+        options = ["--json", "--listen", self.target, "--settings", "Z:/shared/settings.toml", *self._options]
         command = self._mxgw("serve", *options, *arguments)
         process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -82,7 +82,7 @@ class WindowsRestarts(Restarts):
         """Run `mxgw drain` on the directory."""
         return await asyncio.to_thread(
             subprocess.run,
-            self._mxgw("drain", *self._data_option, *arguments),
+            self._mxgw("drain", *self._options, *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -107,8 +107,10 @@ class WindowsRestarts(Restarts):
         return []
 
     @property
-    def _data_option(self) -> list[str]:
-        return ["--set", "gateway.data_dir=Z:/shared/d"]
+    def _options(self) -> list[str]:
+        # The gateway has 64 bits, its workers 32, as MXAccess needs it.
+        workers = f"workers.python=Z:{wine.Interpreter.BITS_32.program}"
+        return ["--set", "gateway.data_dir=Z:/shared/d", "--set", workers]
 
     def _mxgw(self, *arguments: str) -> list[str]:
         return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments)
