@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 
 import pytest
@@ -14,6 +15,8 @@ from support.waiting import until
 from support.windows_gateway import needs_windows, windows_restarts
 
 from mxgw.v1 import session_service_pb2 as ss
+
+log = logging.getLogger(__name__)
 
 pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
@@ -61,17 +64,19 @@ def _nothing_wrong(outcome: Outcome, plan: Plan) -> None:
 
 
 async def test_a_gateway_that_is_killed_takes_its_workers_back_and_no_event_is_lost() -> None:
-    plan = Plan({Kind.KILL: 2}, sessions=2, subscribers=2, rate=200)
+    plan = Plan({Kind.KILL: 2}, sessions=2, subscribers=2, rate=200, outbox_events=100_000, is_patient=True)
 
     _nothing_wrong(await run(plan, windows_restarts), plan)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 async def test_twenty_five_kills_of_a_gateway_with_many_subscribers_lose_nothing() -> None:
-    plan = Plan({Kind.KILL: 25}, sessions=8, subscribers=4, rate=800)
+    plan = Plan({Kind.KILL: 25}, sessions=8, subscribers=4, rate=240, outbox_events=100_000, is_patient=True)
+    outcome = await run(plan, windows_restarts)
+    log.info("%s", outcome.line())
 
-    _nothing_wrong(await run(plan, windows_restarts), plan)
+    _nothing_wrong(outcome, plan)
 
 
 async def test_a_worker_that_is_killed_ends_its_session_and_no_other() -> None:
