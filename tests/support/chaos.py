@@ -43,7 +43,8 @@ RESUME = ResumePolicy(first_delay_s=0.05, longest_delay_s=0.4, attempt_timeout_s
 # By default gRPC waits a second and more between attempts to connect, which would be part of the measured times.
 _EAGER = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
 _ENVIRONMENT = "chaos"
-_PATIENT = """
+# Settings of the plugins, for a machine on which a program takes a minute to start.
+PATIENT = """
 [plugins.replay]
 detach_grace_seconds = 3600
 [plugins.reattach]
@@ -125,7 +126,7 @@ enabled = ["acl", "backpressure", "replay", "reattach"]
 environment = "{_ENVIRONMENT}"
 [plugins.backpressure]
 maximum_subscribers = {max(8, self.subscribers)}
-{_PATIENT if self.is_patient else ""}
+{PATIENT if self.is_patient else ""}
 """
 
 

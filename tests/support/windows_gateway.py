@@ -11,10 +11,10 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -38,7 +38,7 @@ class WindowsRestarts(Restarts):
     def __init__(self, directory: Path, settings: str, windows: wine.Windows) -> None:
         super().__init__(directory, settings)
         self.windows = windows
-        self.target = f"127.0.0.1:{_free_port()}"
+        self.target = f"127.0.0.1:{free_port()}"
         # Each copies what one run writes to stderr, and ends with the last worker of that run: in Wine, a program keeps
         # the standard error of the one that started it open, whatever its own is.
         self.copying: list[threading.Thread] = []
@@ -50,8 +50,8 @@ class WindowsRestarts(Restarts):
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         assert not failpoint
         self._runs += 1
-        options = ["--json", "--listen", self.target, "--settings", "Z:/shared/settings.toml", *self._options]
-        command = self._mxgw("serve", *options, *arguments)
+        options = ["--settings", "Z:/shared/settings.toml", *self._options]
+        command = self._mxgw("serve", "--json", "--listen", self.target, *options, *arguments)
         process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -80,13 +80,17 @@ class WindowsRestarts(Restarts):
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
+        return await self.mxgw("drain", *arguments)
+
+    async def mxgw(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `mxgw` with the settings of the gateway."""
         return await asyncio.to_thread(
             subprocess.run,
-            self._mxgw("drain", *self._options, *arguments),
+            self._mxgw("--settings", "Z:/shared/settings.toml", *self._options, *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -105,6 +109,29 @@ class WindowsRestarts(Restarts):
     def sockets(self) -> list[Path]:
         """Return nothing: workers have named pipes, which end with them."""
         return []
+
+    @asynccontextmanager
+    async def program(self, *arguments: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """Run a Python program beside the gateway, with 64 bits. Yield a function that sends it a line, by default
+        an empty one, or nothing when it is given "", and returns the JSON document of the line that it prints next.
+        """
+        process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
+            self.windows.python(wine.Interpreter.BITS_64, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        async def ask(line: str = "\n") -> Any:
+            stdin.write(line)
+            stdin.flush()
+            return json.loads(await asyncio.to_thread(stdout.readline))
+
+        with process:
+            yield ask
 
     @property
     def _options(self) -> list[str]:
@@ -134,7 +161,8 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
             await asyncio.to_thread(thread.join)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port on which nothing listens."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 
 import pytest
-from support import wine
 from support.adoption import LOAD, adopted
 from support.chaos import Kind, Outcome, Plan, run
 from support.clients import client_of
@@ -22,39 +20,6 @@ pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 # The worker is stopped for as long as a Python takes to start in Wine on a busy machine.
 _PATIENT = f"{LOAD}\n[plugins.reattach]\nadopt_within_seconds = 100.0\nmax_orphan_lifetime_seconds = 600.0\n"
-# Makes connections to the pipe of a session's worker, sends each what it was given, and prints which Rejects came
-# before each was ended.
-_IMPOSTOR = r"""
-import asyncio, sys
-from mxgw.worker.v1.worker_pb2 import WorkerEnvelope
-from mxgw_core.data_directory import DataDirectory
-from mxgw_worker import platform
-from mxgw_worker.ipc.framing import FrameDecoder
-from pathlib import Path
-
-class Impostor(asyncio.Protocol):
-    def __init__(self, sent):
-        self.sent, self.said, self.ended = sent, [], asyncio.get_running_loop().create_future()
-        self.frames = FrameDecoder(1 << 20)
-    def connection_made(self, transport):
-        transport.write(bytes.fromhex(self.sent))
-    def data_received(self, data):
-        self.said += [WorkerEnvelope.FromString(payload).reject.reason for payload in self.frames.feed(data)]
-    def connection_lost(self, error):
-        self.ended.set_result(None)
-
-async def main():
-    address = platform.EndpointAddress(str(DataDirectory(Path(r"Z:\shared\d")).socket_of(sys.argv[1])))
-    impostors = [Impostor(sent) for sent in sys.argv[2:]]
-    for impostor in impostors:
-        await address.connect(lambda: impostor)
-    async with asyncio.timeout(60):
-        for impostor in impostors:
-            await impostor.ended
-    print([impostor.said for impostor in impostors])
-
-asyncio.run(main())
-"""
 
 
 def _nothing_wrong(outcome: Outcome, plan: Plan) -> None:
@@ -117,20 +82,33 @@ async def test_impostors_at_the_pipe_of_a_worker_are_refused_and_the_worker_is_a
         await gateway.kill()
         await gateway.start()
 
-        sent = [b"", b"", b"\0\0\0\5:\3\n\1x", b"\xff" * 4096]
-        arguments = ("-c", _IMPOSTOR, session.session_id, *(data.hex() for data in sent))
-        impostor = gateway.windows.python(wine.Interpreter.BITS_32, *arguments)
-        done = await asyncio.to_thread(
-            subprocess.run, impostor, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        async with gateway.program(
+            "Z:/clone/tests/support/windows_impostors.py", r"Z:\shared\d", session.session_id
+        ) as ask:
+            said = await ask()
 
-        assert done.stdout.strip() == str([["WRONG_PROCESS"]] * len(sent)), done.stderr
+            assert set(said) == {"silent", "empty", "hello", "garbage", "half a frame"}
+            assert list(said.values()) == [["WRONG_PROCESS"]] * 5
 
-        worker.resume()
-        async with client_of(gateway.target) as client:
-            await adopted(client, session.session_id)
-            await client.close(session.session_id)
+            # That the access list of the pipe keeps another user out is not seen: Wine lets everybody open a pipe.
+            assert await ask("") == {"another user": ["WRONG_USER"]}
 
-        assert gateway.log.count("refused a worker connection") == len(sent)
+            worker.resume()
+            async with client_of(gateway.target) as client:
+                await adopted(client, session.session_id)
+                seen = await ask()
+
+                assert seen["late"] == ["WRONG_PROCESS"]
+
+                # The secret of the worker is in the manifest, and in nothing that other processes can see.
+                assert seen["secrets"]
+                assert seen["workers"] == ["python.exe command line"]
+                assert seen["environments"]
+                assert seen["logs"] == 3  # of two gateways and of the worker
+                assert seen["exposed"] == []
+
+                await client.close(session.session_id)
+
+        assert gateway.log.count("refused a worker connection") == 7
 
         await gateway.terminate()
