@@ -51,6 +51,9 @@ async def test_a_worker_that_is_killed_ends_its_session_and_no_other() -> None:
             first = await client.open()
             (worker,) = gateway.workers()
             second = await client.open()
+
+            assert all("win32" in process.cmdline()[0] for process in gateway.workers())
+
             worker.kill()
 
             async def state(session_id: str) -> ss.Session:
