@@ -37,6 +37,9 @@ def demo() -> Iterator[str]:
         ("DoubleArray", [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]),
         ("StringArray", [], []),
         ("ByteString", b"\x01", b"\x01"),
+        ("XmlElement", "<b/>", "<b/>"),
+        ("StatusCode", 0x808C0000, "BadSensorFailure (0x808C0000)"),
+        ("Variants", [1, 2.5, "a"], [1, 2.5, "a"]),
     ],
 )
 @pytest.mark.asyncio

@@ -67,6 +67,7 @@ _ARRAY_TYPES: dict[str, ua.VariantType] = {
 }
 _GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _NODE_ID = re.compile(r"(?:ns=(\d{1,20});)?(?:i=(\d{1,20})|s=(.*)|g=(.*)|b=(.*))", re.ASCII | re.DOTALL)
+_STATUS_CODE = re.compile(r"[A-Za-z0-9_]{1,128} \(0x([0-9A-Fa-f]{8})\)")
 _QUALIFIED_NAME = re.compile(r"(?:(\d{1,20}):)?(.*)", re.ASCII | re.DOTALL)
 
 
@@ -176,10 +177,20 @@ def _of_text(value: object, kind: ua.VariantType) -> object:
     """Return a value of a type that MXAccess does not have."""
     if value is None:
         raise ConversionRefused(Refusal.NO_VALUE)
+    if kind == _T.StatusCode:
+        return _status_code(value)
     build = _FROM_TEXT.get(kind)
     if build is None or not isinstance(value, str):
         raise ConversionRefused(Refusal.UNSUPPORTED)
     return build(value)
+
+
+def _status_code(value: object) -> ua.StatusCode:
+    """Return the StatusCode of a number, or of the text that reads of it give."""
+    match = _STATUS_CODE.fullmatch(value) if isinstance(value, str) else None
+    number = int(match[1], 16) if match is not None else convert(value, Target.UINT32)
+    assert isinstance(number, int)
+    return ua.StatusCode(number)
 
 
 def _guid(text: str) -> uuid.UUID:

@@ -54,6 +54,11 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
     ("LocalizedText", _T.LocalizedText, ua.LocalizedText("Text", "en")),
     ("QualifiedName", _T.QualifiedName, ua.QualifiedName("Name", 2)),
     ("NodeId", _T.NodeId, ua.NodeId("Target", 2)),
+    ("ExpandedNodeId", _T.ExpandedNodeId, ua.ExpandedNodeId("Target", 0, NamespaceUri="urn:plant;1", ServerIndex=1)),
+    ("StatusCode", _T.StatusCode, ua.StatusCode(0x80AB1234)),
+    ("XmlElement", _T.XmlElement, ua.XmlElement("<a>1</a>")),
+    ("Range", _T.ExtensionObject, ua.Range(float("nan"), 1.0)),
+    ("Variants", _T.Variant, [ua.Variant(1, _T.Int32), ua.Variant("a", _T.String), ua.Variant([0.5], _T.Double)]),
     ("BooleanArray", _T.Boolean, [True, False, True]),
     ("Int32Array", _T.Int32, [1, 2, 3]),
     ("UInt64Array", _T.UInt64, [1, 2**64 - 1]),
@@ -208,7 +213,9 @@ async def _add_writable(server: Server, index: int) -> None:
 
     for name, kind, first in _WRITABLE:
         is_array = isinstance(first, list)
-        await (await add(name, ua.Variant(first, kind, is_array=is_array))).set_writable()
+        # The library finds out the data type of all values but those that have several.
+        data_type = ua.NodeId(ua.ObjectIds.BaseDataType) if kind == _T.Variant else None
+        await (await add(name, ua.Variant(first, kind, is_array=is_array), data_type)).set_writable()
     mode = await server.nodes.enum_data_type.add_data_type(ua.NodeId("Mode", index), ua.QualifiedName("Mode", index))
     await (await add("Mode", ua.Variant(1, _T.Int32), mode.nodeid)).set_writable()
     await (await add("Number", ua.Variant(7, _T.Int16), ua.NodeId(ua.ObjectIds.Number))).set_writable()
