@@ -10,94 +10,71 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.client.ua_session import UaSession
 from asyncua.crypto import security_policies
 from asyncua.crypto.uacrypto import CertProperties
 
 from mxgw_worker.backends.base import BackendUnavailable
 
 from . import certificates
+from .link import NAMESPACE_0, NAMESPACE_ARRAY, Limits, Link, namespaces_of
 from .options import OpcUaOptions
+from .session import Session
 
 log = logging.getLogger(__name__)
 
 _NONE_URI = security_policies.SecurityPolicyNone.URI
-_NAMESPACE_ARRAY = ua.NodeId(ua.ObjectIds.Server_NamespaceArray, 0)
 _SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
 # Node ids of the server's operation limits, in the order of the fields of `Limits`.
 # Source: OPC UA Part 5 section 6.3.11.
 _LIMIT_NODES = [ua.NodeId(number, 0) for number in (11705, 11707, 11710, 11712, 11714)]
 
 
-_SESSION_GONE = frozenset(
-    {
-        ua.StatusCodes.BadSessionIdInvalid,
-        ua.StatusCodes.BadSessionClosed,
-        ua.StatusCodes.BadSessionNotActivated,
-        ua.StatusCodes.BadSecureChannelIdInvalid,
-        ua.StatusCodes.BadSecureChannelClosed,
-        ua.StatusCodes.BadConnectionClosed,
-    }
-)
-
-
-def check_session(error: ua.UaStatusCodeError) -> None:
-    """Raise the error again when it means that the session has ended, so that the connection is opened again."""
-    if error.code in _SESSION_GONE:
-        raise error
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The largest number of operations that one request may contain, for each kind of request."""
-
-    read: int
-    write: int
-    browse: int
-    translate: int
-    monitor: int
-
-
-class _Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
-    """A session without the library's publish loop. Instead, `Publisher` publishes in order, after missed messages were
-    fetched.
-    """
-
-    def ensure_publish_loop(self) -> None:
-        return
-
-
 class ServerConnection:
-    """Connects, reconnects and closes. While the connection is down, reading `session` raises ConnectionError."""
+    """Connects, reconnects and closes. While the connection is down, reading `link` raises ConnectionError."""
 
     def __init__(self, options: OpcUaOptions) -> None:
         self._options = options
         self._client: Client | None = None
-        self._up = False
+        self._link: Link | None = None
         self._ever_up = False
-        self.namespaces: list[str] = []
-        self.limits = Limits(*[options.max_items_per_call] * 5)
 
     @property
     def up(self) -> bool:
         """True when requests can be sent."""
-        return self._up
+        return self._link is not None and self._link.up
 
     @property
-    def session(self) -> UaSession:
-        """The library's session object, which sends requests.
+    def link(self) -> Link:
+        """The connection that there is now.
 
         Raises:
             ConnectionError: the connection is down.
         """
-        if not self._up or self._client is None:
+        if self._link is None or not self._link.up:
             raise ConnectionError("the OPC UA server is not connected")
-        return self._client.uaclient.session
+        return self._link
+
+    @property
+    def session(self) -> Session:
+        """The session of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.session
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.limits
 
     async def open(self) -> bool:
         """Connect, and reuse the session of an earlier connection if the server still has it.
@@ -113,7 +90,9 @@ class ServerConnection:
                 if self._client is None:
                     self._client = await self._new_client()
                 reused = await self._connect(self._client)
-                await self._learn(self._client.uaclient.session)
+                link = await self._learn(self._client.uaclient.session)
+                if reused:
+                    await self._check_numbers(link)
         except BackendUnavailable:
             self.drop()
             raise
@@ -123,7 +102,8 @@ class ServerConnection:
         except BaseException:
             self.drop()
             raise
-        self._up = self._ever_up = True
+        self._link = link
+        self._ever_up = True
         return reused
 
     async def serve(self) -> str:
@@ -147,7 +127,9 @@ class ServerConnection:
 
     async def close(self) -> None:
         """Close the session, the channel and the socket. This takes a bounded time and never raises."""
-        was_up, self._up = self._up, False
+        was_up = self.up
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
         try:
@@ -161,20 +143,36 @@ class ServerConnection:
 
     def drop(self) -> None:
         """Close the socket at once, without waiting until unsent data is sent."""
-        self._up = False
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
-        low = self._client.uaclient
-        if low.protocol is not None and low.protocol.transport is not None:
-            low.protocol.transport.abort()
-        low.disconnect_socket()
+        self._abort()
+        self._client.uaclient.disconnect_socket()
         if not self._ever_up:
             self._client = None
+
+    def _abort(self) -> None:
+        protocol = self._client.uaclient.protocol if self._client is not None else None
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def _check_numbers(self, link: Link) -> None:
+        """End a reused session when indexes of namespaces mean something else than before: its monitored items belong
+        to other nodes now. The next attempt makes a new session.
+
+        Raises:
+            ConnectionError: the session was ended.
+        """
+        before = self._link.namespaces if self._link is not None else []
+        if link.namespaces[: len(before)] != before:
+            await link.session.close_session(True)
+            raise ConnectionError("the server has numbered its namespaces anew")
 
     async def _new_client(self) -> Client:
         options = self._options
         client = Client(options.url, timeout=options.request_timeout_s)
-        client.uaclient.session = _Session(client.uaclient)
+        client.uaclient.session = Session(client.uaclient)
         client.name = client.description = options.application_name
         client.application_uri = options.application_uri or f"urn:{socket.gethostname()}:mxgw:opcua"
         client.product_uri = "urn:mxgw"
@@ -245,9 +243,9 @@ class ServerConnection:
 
     async def _connect(self, client: Client) -> bool:
         await client.connect_socket()
-        await client.send_hello()
-        await client.open_secure_channel()
         session = client.uaclient.session
+        await session.hello(client.server_url.geturl())
+        await client.open_secure_channel()
         if self._ever_up and session.has_session:
             session.rebind_authentication_token()
             try:
@@ -281,18 +279,21 @@ class ServerConnection:
                 "or allow_plaintext_password = true where the network is trusted"
             )
 
-    async def _learn(self, session: UaSession) -> None:
+    async def _learn(self, session: Session) -> Link:
         """Read the namespaces and the operation limits in one request. Servers are not required to have the limits."""
         parameters = ua.ReadParameters()
         parameters.NodesToRead = [
-            ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in [_NAMESPACE_ARRAY, *_LIMIT_NODES]
+            ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in [NAMESPACE_ARRAY, *_LIMIT_NODES]
         ]
-        namespaces, *limits = await session.read(parameters)
-        if namespaces.Value is not None and isinstance(namespaces.Value.Value, list):
-            self.namespaces = [str(uri) for uri in namespaces.Value.Value]
+        namespaces, *limits = await session.read(parameters) or [ua.DataValue()]
         cap = self._options.max_items_per_call
         numbers = [entry.Value.Value if entry.Value is not None else None for entry in limits]
-        self.limits = Limits(*(min(cap, n) if isinstance(n, int) and n > 0 else cap for n in numbers))
+        return Link(
+            session,
+            namespaces_of(namespaces) or [NAMESPACE_0],
+            Limits(*(min(cap, n) if isinstance(n, int) and n > 0 else cap for n in numbers)),
+            self._abort,
+        )
 
     async def _renew(self, client: Client) -> None:
         while True:
