@@ -45,7 +45,7 @@ async def open_channel(client: Client, lifetime_s: float, *, renew: bool = False
     if renew:
         client.uaclient.revolve_security_token()
         await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
-    elif client.security_policy.symmetric_cryptography is not None:
+    elif client.security_policy.Mode != ua.MessageSecurityMode.None_:
         # The first keys are made before the token is changed here.
         client.security_policy.symmetric_cryptography.key_expiration += _GRACE_S
     return life_s

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncua import ua
-from asyncua.client.ua_session import UaSession
+
+from .session import Session
 
 _O = ua.ObjectIds
 # Key: field of `Limits`. Value: the node with the declared limit. MaxMonitoredItemsPerCall counts for all requests
@@ -76,7 +77,7 @@ class Limits:
         return True
 
 
-async def learn(session: UaSession, ceiling: int, others: Sequence[ua.NodeId]) -> tuple[Limits, list[ua.DataValue]]:
+async def learn(session: Session, ceiling: int, others: Sequence[ua.NodeId]) -> tuple[Limits, list[ua.DataValue]]:
     """Read the server's limits, and the values of other nodes. `ceiling` is the most operations of any request.
 
     The limit for reading is read first and alone, so that already the second request obeys it.
@@ -97,7 +98,7 @@ async def learn(session: UaSession, ceiling: int, others: Sequence[ua.NodeId]) -
     return limits, answers[len(fields) :]
 
 
-async def _read(session: UaSession, limits: Limits, nodes: Sequence[ua.NodeId]) -> list[ua.DataValue]:
+async def _read(session: Session, limits: Limits, nodes: Sequence[ua.NodeId]) -> list[ua.DataValue]:
     answers: list[ua.DataValue] = []
     while len(answers) < len(nodes):
         some = nodes[len(answers) : len(answers) + limits.read]

@@ -21,6 +21,7 @@ from mxgw_worker.backends.base import BackendUnavailable
 
 from . import certificates
 from .options import OpcUaOptions
+from .session import Session
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,16 @@ async def _server_certificate(client: Client, options: OpcUaOptions, policy_uri:
 
 async def _endpoint(options: OpcUaOptions, policy_uri: str) -> Any:
     """Return the server's endpoint with the wanted security, over a connection of its own."""
-    endpoints = await Client(options.url, timeout=options.request_timeout_s).connect_and_get_server_endpoints()
+    client = Client(options.url, timeout=options.request_timeout_s)
+    client.uaclient.session = session = Session(client.uaclient)
+    try:
+        await client.connect_socket()
+        await session.hello(client.server_url.geturl())
+        await client.open_secure_channel()
+        endpoints = await client.get_endpoints()
+        await client.close_secure_channel()
+    finally:
+        client.disconnect_socket()
     mode = ua.MessageSecurityMode[options.mode]
     for endpoint in endpoints:
         if endpoint.SecurityPolicyUri == policy_uri and endpoint.SecurityMode == mode:

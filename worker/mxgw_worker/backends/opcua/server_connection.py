@@ -13,20 +13,20 @@ import socket
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.client.ua_session import UaSession
 from asyncua.crypto import security_policies
 
 from mxgw_worker.backends.base import BackendUnavailable
 
 from .channel import keep_channel, open_channel
 from .limits import Limits, learn
+from .link import NAMESPACE_0, NAMESPACE_ARRAY, Link, namespaces_of
 from .options import OpcUaOptions
 from .security import refusal, secure
+from .session import Session
 
 log = logging.getLogger(__name__)
 
 _NONE_URI = security_policies.SecurityPolicyNone.URI
-_NAMESPACE_ARRAY = ua.NodeId(ua.ObjectIds.Server_NamespaceArray, 0)
 # The server has as many sessions as it allows.
 _NO_ROOM = frozenset({ua.StatusCodes.BadTooManySessions, ua.StatusCodes.BadMaxConnectionsReached})
 _SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
@@ -34,40 +34,13 @@ _SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
 _ABANDON_S = 1.0
 
 
-_SESSION_GONE = frozenset(
-    {
-        ua.StatusCodes.BadSessionIdInvalid,
-        ua.StatusCodes.BadSessionClosed,
-        ua.StatusCodes.BadSessionNotActivated,
-        ua.StatusCodes.BadSecureChannelIdInvalid,
-        ua.StatusCodes.BadSecureChannelClosed,
-        ua.StatusCodes.BadConnectionClosed,
-    }
-)
-
-
-def check_session(error: ua.UaStatusCodeError) -> None:
-    """Raise the error again when it means that the session has ended, so that the connection is opened again."""
-    if error.code in _SESSION_GONE:
-        raise error
-
-
-class _Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
-    """A session without the library's publish loop. Instead, `Publisher` publishes in order, after missed messages were
-    fetched.
-    """
-
-    def ensure_publish_loop(self) -> None:
-        return
-
-
 class ServerConnection:
-    """Connects, reconnects and closes. While the connection is down, reading `session` raises ConnectionError."""
+    """Connects, reconnects and closes. While the connection is down, reading `link` raises ConnectionError."""
 
     def __init__(self, options: OpcUaOptions) -> None:
         self._options = options
         self._client: Client | None = None
-        self._up = False
+        self._link: Link | None = None
         self._ever_up = False
         # True while the session was made by the attempt to connect that is running.
         self._session_is_new = False
@@ -75,24 +48,40 @@ class ServerConnection:
         self._keys_live_s = options.channel_lifetime_s
         # Counts the sessions. What the server keeps for a session is gone, or of another session, after the next one.
         self.session_number = 0
-        self.namespaces: list[str] = []
-        self.limits = Limits(*[options.max_items_per_call] * 6)
 
     @property
     def up(self) -> bool:
         """True when requests can be sent."""
-        return self._up
+        return self._link is not None and self._link.up
 
     @property
-    def session(self) -> UaSession:
-        """The library's session object, which sends requests.
+    def link(self) -> Link:
+        """The connection that there is now.
 
         Raises:
             ConnectionError: the connection is down.
         """
-        if not self._up or self._client is None:
+        if self._link is None or not self._link.up:
             raise ConnectionError("the OPC UA server is not connected")
-        return self._client.uaclient.session
+        return self._link
+
+    @property
+    def session(self) -> Session:
+        """The session of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.session
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.limits
 
     async def open(self) -> bool:
         """Connect, and reuse the session of an earlier connection if the server still has it.
@@ -110,14 +99,17 @@ class ServerConnection:
                     self._client = self._new_client()
                 await secure(self._client, options)
                 reused = await self._connect(self._client)
-                await self._learn(self._client.uaclient.session)
+                link = await self._learn(self._client.uaclient.session)
+                if reused:
+                    await self._check_numbers(link)
         except BaseException as error:
             await self._abandon()
             self.drop()
             if isinstance(error, ua.UaError | OSError | TimeoutError):
                 raise BackendUnavailable(self._explain(error)) from error
             raise
-        self._up = self._ever_up = True
+        self._link = link
+        self._ever_up = True
         self._session_is_new = False
         return reused
 
@@ -144,7 +136,9 @@ class ServerConnection:
 
     async def close(self) -> None:
         """Close the session, the channel and the socket. This takes a bounded time and never raises."""
-        was_up, self._up = self._up, False
+        was_up = self.up
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
         try:
@@ -158,15 +152,31 @@ class ServerConnection:
 
     def drop(self) -> None:
         """Close the socket at once, without waiting until unsent data is sent."""
-        self._up = False
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
-        low = self._client.uaclient
-        if low.protocol is not None and low.protocol.transport is not None:
-            low.protocol.transport.abort()
-        low.disconnect_socket()
+        self._abort()
+        self._client.uaclient.disconnect_socket()
         if not self._ever_up:
             self._client = None
+
+    def _abort(self) -> None:
+        protocol = self._client.uaclient.protocol if self._client is not None else None
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def _check_numbers(self, link: Link) -> None:
+        """End a reused session when indexes of namespaces mean something else than before: its monitored items belong
+        to other nodes now. The next attempt makes a new session.
+
+        Raises:
+            ConnectionError: the session was ended.
+        """
+        before = self._link.namespaces if self._link is not None else []
+        if link.namespaces[: len(before)] != before:
+            await link.session.close_session(True)
+            raise ConnectionError("the server has numbered its namespaces anew")
 
     async def _abandon(self) -> None:
         """End a session that the failed attempt to connect has made. Otherwise it would take one of the server's few
@@ -184,7 +194,7 @@ class ServerConnection:
     def _new_client(self) -> Client:
         options = self._options
         client = Client(options.url, timeout=options.request_timeout_s)
-        client.uaclient.session = _Session(client.uaclient)
+        client.uaclient.session = Session(client.uaclient)
         client.name = client.description = options.application_name
         client.application_uri = options.application_uri or f"urn:{socket.gethostname()}:mxgw:opcua"
         client.product_uri = "urn:mxgw"
@@ -196,9 +206,9 @@ class ServerConnection:
 
     async def _connect(self, client: Client) -> bool:
         await client.connect_socket()
-        await client.send_hello()
-        self._keys_live_s = await open_channel(client, self._options.channel_lifetime_s)
         session = client.uaclient.session
+        await session.hello(client.server_url.geturl())
+        self._keys_live_s = await open_channel(client, self._options.channel_lifetime_s)
         if self._ever_up and session.has_session:
             session.rebind_authentication_token()
             try:
@@ -234,11 +244,10 @@ class ServerConnection:
                 "or allow_plaintext_password = true where the network is trusted"
             )
 
-    async def _learn(self, session: UaSession) -> None:
+    async def _learn(self, session: Session) -> Link:
         """Read the server's limits and namespaces."""
-        self.limits, (namespaces,) = await learn(session, self._options.max_items_per_call, [_NAMESPACE_ARRAY])
-        if namespaces.Value is not None and isinstance(namespaces.Value.Value, list):
-            self.namespaces = [str(uri) for uri in namespaces.Value.Value]
+        limits, (namespaces,) = await learn(session, self._options.max_items_per_call, [NAMESPACE_ARRAY])
+        return Link(session, namespaces_of(namespaces) or [NAMESPACE_0], limits, self._abort)
 
     async def _probe(self, client: Client) -> None:
         while True:

@@ -22,6 +22,8 @@ from asyncua import ua
 from mxgw.convert import BOOLEAN, DOUBLE, FLOAT, INTEGER, STRING, TIME, mapped_data_type, timestamp_from_ns
 from mxgw.v1 import values_pb2 as v
 
+from .texts import shown
+
 _T = ua.VariantType
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -99,7 +101,7 @@ def _scalar(kind: ua.VariantType, value: Any) -> v.MxValue:
     if kind == _T.Float:
         return v.MxValue(float=value)
     if kind == _T.String:
-        return v.MxValue(string=value)
+        return v.MxValue(string=shown(value))
     if kind in _LONG_TYPES:
         return v.MxValue(long=value) if value <= _INT64_MAX else v.MxValue(string=str(value))
     if kind == _T.DateTime:
@@ -112,7 +114,7 @@ def _scalar(kind: ua.VariantType, value: Any) -> v.MxValue:
         return v.MxValue(opaque=value)
     if isinstance(value, ua.ExtensionObject):
         return v.MxValue(opaque=value.Body or b"")
-    return v.MxValue() if value is None else v.MxValue(string=_text(value))
+    return v.MxValue() if value is None else v.MxValue(string=shown(_text(value)))
 
 
 def _array(kind: ua.VariantType, values: Sequence[Any], dimensions: Sequence[int] | None) -> v.MxArray:
@@ -131,7 +133,7 @@ def _elements(kind: ua.VariantType, values: Sequence[Any]) -> v.MxArray:
             return v.MxArray(longs=v.LongArray(elements=values))
         return v.MxArray(strings=v.StringArray(elements=[str(x) for x in values]))
     if kind in _TEXT_TYPES and None not in values:
-        return v.MxArray(strings=v.StringArray(elements=[_text(x) for x in values]))
+        return v.MxArray(strings=v.StringArray(elements=[shown(_text(x)) for x in values]))
     elements = [v.MxValue() if x is None else _scalar(kind, x) for x in values]
     return v.MxArray(values=v.ValueArray(elements=elements))
 
@@ -146,7 +148,7 @@ _ARRAYS: dict[int, Callable[[Sequence[Any]], v.MxArray]] = {
     _T.Double: lambda xs: v.MxArray(doubles=v.DoubleArray(elements=xs)),
     _T.Float: lambda xs: v.MxArray(floats=v.FloatArray(elements=xs)),
     _T.Boolean: lambda xs: v.MxArray(booleans=v.BooleanArray(elements=xs)),
-    _T.String: lambda xs: v.MxArray(strings=v.StringArray(elements=xs)),
+    _T.String: lambda xs: v.MxArray(strings=v.StringArray(elements=[shown(x) for x in xs])),
     _T.DateTime: _times,
     **{kind: lambda xs: v.MxArray(integers=v.IntegerArray(elements=xs)) for kind in _INT32_TYPES},
 }
