@@ -90,7 +90,7 @@ class OpcUaBackend:
         self._options = options = OpcUaOptions.parse(self._raw_options)
         self._connection = ServerConnection(options)
         self._emitter = Emitter(options.queue_size)
-        self._types = DataTypes(self._connection)
+        self._types = DataTypes()
         self._subscriptions = Subscriptions(self._connection, self._emitter, options)
         self._writer = Writer(self._connection, self._emitter, self._types)
         self._browser = Browser(self._connection, self._types)
@@ -306,8 +306,6 @@ class OpcUaBackend:
         while True:
             try:
                 kept = await self._connection.open()
-                if not kept:
-                    self._types.forget()
                 await self._subscriptions.resume(session_kept=kept)
                 return
             except (BackendUnavailable, ua.UaError, OSError, TimeoutError) as error:

@@ -21,9 +21,12 @@ from mxgw.convert import timestamp_from_datetime
 from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
+from .link import Link
 from .options import OpcUaOptions
 from .publisher import Publisher, Subscription
+from .references import durable
 from .server_connection import ServerConnection
+from .texts import shown
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +78,9 @@ class Conditions:
         # the same condition needs their times.
         self._alarms: dict[str, pb.Alarm] = {}
         # Key: condition id as text. Value: the id of the condition and the id of its last event. An acknowledgement
-        # needs both.
+        # needs both. They are valid only on the link on which they came.
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
+        self._link: Link | None = None
         # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
         # This is set when `maintain` has to subscribe or refresh again.
@@ -126,9 +130,9 @@ class Conditions:
                 ua.Variant(ua.LocalizedText(text), ua.VariantType.LocalizedText),
             ]
             requests.append(request)
-        if requests:
+        if requests and self._link is not None:
             try:
-                results = await self._connection.session.call(requests)
+                results = await self._link.session.call(requests)
             except (ua.UaError, OSError, TimeoutError) as error:
                 raise MxError(E_FAIL, f"the server did not acknowledge: {_told(error)}") from error
             for alarm_id, result in zip(known, results, strict=True):
@@ -185,7 +189,10 @@ class Conditions:
 
     async def _begin(self) -> None:
         self._forget()
-        session, options = self._connection.session, self._options
+        link = self._connection.link
+        if link is not self._link:
+            self._link, self._events = link, {}
+        session, options = link.session, self._options
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = options.publishing_interval_ms
         keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
@@ -251,7 +258,9 @@ class Conditions:
         is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
         if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
             return  # This event is not an alarm's, or it does not describe the current state of the alarm.
-        alarm_id = condition.to_string()
+        # The id outlives the connection: a client can acknowledge with it after the server has numbered its namespaces
+        # anew.
+        alarm_id = shown(durable(condition, self._link.namespaces if self._link else []))
         alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
         self._events[alarm_id] = condition, fields.get("EventId") or b""
@@ -261,11 +270,11 @@ class Conditions:
             self._listener.changed(alarm)
 
     def _refreshed(self) -> None:
-        shown, self._refreshing = self._refreshing, None
-        if shown is None:
+        sent, self._refreshing = self._refreshing, None
+        if sent is None:
             return  # This is the end of a refresh that another client requested.
-        self._alarms = shown
-        self._events = {alarm_id: self._events[alarm_id] for alarm_id in shown}
+        self._alarms = sent
+        self._events = {alarm_id: self._events[alarm_id] for alarm_id in sent}
         if self._listener is not None:
             self._listener.refreshed(self.active())
 
@@ -322,13 +331,13 @@ def _type_name(kind: object) -> str:
     if not isinstance(kind, ua.NodeId):
         return ""
     number = kind.Identifier if kind.NamespaceIndex == 0 else None
-    return str(ua.ObjectIdNames.get(number, "")) or str(kind.to_string())
+    return str(ua.ObjectIdNames.get(number, "")) or shown(kind.to_string())
 
 
 def _text(value: object) -> str:
     if isinstance(value, ua.LocalizedText):
-        return value.Text or ""
-    return value if isinstance(value, str) else ""
+        return shown(value.Text)
+    return shown(value) if isinstance(value, str) else ""
 
 
 def _moment(value: object) -> datetime | None:

@@ -36,9 +36,13 @@ class Emitter:
         """Send no more events."""
         self._sink = None
 
-    def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> None:
-        """Send the values of one DataChangeNotification, in its order. `items` has the items by client handle."""
+    def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> list[Item]:
+        """Send the values of one DataChangeNotification, in its order. `items` has the items by client handle.
+
+        Return the items whose last value says that their node does not exist.
+        """
         overflow_told = False
+        gone: dict[Item, None] = {}
         for notification in notifications:
             item = items.get(notification.ClientHandle)
             # A client handle has no item when the item was un-advised meanwhile, or when the request that created the
@@ -55,8 +59,17 @@ class Emitter:
                 )
             item.last = value
             item.stale = False
-            item.failure = 0
+            if status.node_is_gone(code):
+                gone[item] = None
+                # The same failure is reported only once in a row, also when its item was created anew.
+                if item.failure == code:
+                    continue
+                item.failure = code
+            else:
+                gone.pop(item, None)
+                item.failure = 0
             self._emit(item, value, code)
+        return list(gone)
 
     def repeat(self, item: Item) -> None:
         """Report the last known value again. The server kept the subscription during an outage, so this value is still

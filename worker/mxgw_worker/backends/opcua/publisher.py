@@ -32,6 +32,9 @@ class Subscription:
         self.items: dict[int, Item] = {}  # Key: client handle of a monitored item. Value: the item.
         self.pending: dict[Item, None] = {}  # Items that are advised, but not monitored yet.
         self.failed: dict[Item, None] = {}  # Items that the server refused. They are tried again at intervals.
+        # Monitored items whose last value says that their node does not exist. They are created anew at intervals,
+        # because a server that has the node again does not always report values to the old monitored item.
+        self.gone: dict[Item, None] = {}
         self.doomed: list[int] = []  # Ids of monitored items that must be deleted.
         # Items that were suspended or activated, and whose new state was not sent to the server yet.
         self.modes: dict[Item, None] = {}
@@ -178,11 +181,20 @@ class Publisher:
         subscription.last_sequence = message.SequenceNumber
         for data in message.NotificationData or ():
             if isinstance(data, ua.DataChangeNotification):
-                self._emitter.notify(data.MonitoredItems, subscription.items)
+                gone = self._emitter.notify(data.MonitoredItems or (), subscription.items)
+                if gone or subscription.gone:
+                    self._keep_gone(subscription, data.MonitoredItems, gone)
             elif isinstance(data, ua.EventNotificationList) and subscription.on_events is not None:
                 subscription.on_events(data.Events or ())
             elif isinstance(data, ua.StatusChangeNotification):
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
+
+    def _keep_gone(self, subscription: Subscription, notifications: Sequence[Any], gone: Sequence[Item]) -> None:
+        for notification in notifications:
+            item = subscription.items.get(notification.ClientHandle)
+            if item is not None:
+                subscription.gone.pop(item, None)
+        subscription.gone.update(dict.fromkeys(gone))
 
     async def take_back(self, subscription: Subscription) -> bool:
         """Return True when the server kept the subscription, and everything that the server published on it during the
@@ -194,12 +206,14 @@ class Publisher:
         available: Sequence[int] = ()
         try:
             results = await self._connection.session.transfer_subscriptions(parameters)
-        except ua.UaStatusCodeError as error:
+        except ua.UaError as error:
             # This server cannot transfer subscriptions. It keeps the subscription in the session, so nothing has to be
             # transferred.
-            if error.code not in _UNSUPPORTED:
+            if not isinstance(error, ua.UaStatusCodeError) or error.code not in _UNSUPPORTED:
                 return False
         else:
+            if not results:
+                return False
             result = results[0]
             if not result.StatusCode.is_good() and result.StatusCode.value not in _KEPT:
                 return False

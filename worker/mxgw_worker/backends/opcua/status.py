@@ -70,11 +70,14 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadWriteNotSupported: (OPERATIONAL, 1007),
     _codes.BadTypeMismatch: (OPERATIONAL, 1005),
     _codes.BadOutOfRange: (OPERATIONAL, 1004),
+    _codes.BadRequestTooLarge: (OPERATIONAL, 1004),
+    _codes.BadEncodingLimitsExceeded: (OPERATIONAL, 1004),
     _codes.BadUserAccessDenied: (SECURITY, 1008),
     _codes.BadSecurityModeInsufficient: (SECURITY, 1008),
     _codes.BadTimeout: (COMMUNICATION, TIMED_OUT),
     _codes.BadRequestTimeout: (COMMUNICATION, TIMED_OUT),
     _codes.BadCommunicationError: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadDecodingError: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadNoCommunication: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadConnectionClosed: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadNotConnected: (COMMUNICATION, COMMUNICATION_ERROR),
@@ -102,6 +105,8 @@ _ITEM_FAILURES = frozenset(
     }
 )
 
+_NODE_GONE = frozenset({_codes.BadNodeIdUnknown, _codes.BadNodeIdInvalid})
+
 _OK_STATUSES = (ok_status(),)
 
 
@@ -120,6 +125,11 @@ def quality_of(code: int) -> int:
 def overflowed(code: int) -> bool:
     """Return True when the code says that the server's queue for this item has dropped values."""
     return code & (_INFO_TYPE_MASK | _OVERFLOW) == _INFO_IS_DATA_VALUE | _OVERFLOW
+
+
+def node_is_gone(code: int) -> bool:
+    """Return True when the code says that the server does not have the node."""
+    return code & _CODE_MASK in _NODE_GONE
 
 
 def value_statuses(code: int) -> tuple[MxStatus, ...]:

@@ -30,6 +30,8 @@ from asyncua import ua
 from mxgw.convert import BOOLEAN, DOUBLE, FLOAT, INTEGER, STRING, TIME, mapped_data_type, timestamp_from_ns
 from mxgw.v1 import values_pb2 as v
 
+from .texts import shown
+
 _T = ua.VariantType
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -111,17 +113,6 @@ def to_mx_array(variants: Sequence[ua.Variant | None]) -> tuple[v.MxValue, int]:
     return message, native
 
 
-def valid_text(text: str) -> str:
-    """Return a text that a message can hold. The library keeps bytes that are no UTF-8 as lone surrogates; each becomes
-    U+FFFD.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text
-
-
 def status_text(code: int) -> str:
     """Return the name of a StatusCode and its whole number; the number has the bits that the name leaves out."""
     return f"{ua.StatusCode(code & _CODE_MASK).name} (0x{code:08X})"
@@ -154,10 +145,7 @@ def _scalar(kind: ua.VariantType, value: Any, depth: int) -> v.MxValue:
 
 
 def _string(text: str) -> v.MxValue:
-    try:
-        return v.MxValue(string=text)
-    except UnicodeEncodeError:
-        return v.MxValue(string=valid_text(text))
+    return v.MxValue(string=shown(text))
 
 
 def _array(kind: ua.VariantType, values: Sequence[Any], dimensions: Sequence[int] | None, depth: int) -> v.MxArray:
@@ -187,10 +175,7 @@ def _elements(kind: ua.VariantType, values: Sequence[Any], depth: int) -> v.MxAr
 
 
 def _strings(texts: Sequence[str]) -> v.MxArray:
-    try:
-        return v.MxArray(strings=v.StringArray(elements=texts))
-    except UnicodeEncodeError:
-        return v.MxArray(strings=v.StringArray(elements=[valid_text(text) for text in texts]))
+    return v.MxArray(strings=v.StringArray(elements=[shown(text) for text in texts]))
 
 
 def _times(values: Sequence[Any]) -> v.MxArray:
@@ -270,7 +255,7 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, str):
-        return valid_text(value)
+        return shown(value)
     if isinstance(value, int):
         number = int(value)  # A member of an enumeration as well.
         return number if -_EXACT_IN_JSON <= number <= _EXACT_IN_JSON else str(number)
@@ -287,7 +272,7 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, ua.Variant):
         return _plain(value.Value, depth)
     if isinstance(value, _NAMED):
-        return valid_text(_named(value))
+        return shown(_named(value))
     if _is_structure(value):
         return {
             entry.name: _plain(getattr(value, entry.name), depth + 1)
@@ -295,4 +280,4 @@ def _plain(value: object, depth: int) -> object:
             for entry in dataclasses.fields(value)  # type: ignore[arg-type]  # `_is_structure` has checked it
             if entry.name != "Encoding" or entry.compare
         }
-    return valid_text(str(value))
+    return shown(str(value))
