@@ -48,7 +48,8 @@ def other_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture
+# Not of each test: what runs before the tests of a module is not taken for something that a test has left behind.
+@pytest.fixture(scope="module")
 def demo(request: pytest.FixtureRequest) -> str:
     """The endpoint of the server that the test runs against."""
     wanted = getattr(request, "param", OURS)

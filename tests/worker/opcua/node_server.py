@@ -62,6 +62,8 @@ def node_process(state: Path) -> Iterator[str]:
     ) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["endpoint"]
+            # The library prints warnings as well, for example about the version of Node.js.
+            line = next(line for line in process.stdout if line.startswith('{"endpoint"'))
+            yield json.loads(line)["endpoint"]
         finally:
             process.kill()  # It holds nothing that has to be put in order.

@@ -15,7 +15,7 @@ from .harness import NS, demo_process, endpoint_of, running_backend
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[str]:
+def own_demo() -> Iterator[str]:
     """The endpoint of a server of this file's own: what is written here, no other test reads."""
     with demo_process() as process:
         yield endpoint_of(process)

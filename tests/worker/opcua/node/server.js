@@ -5,9 +5,7 @@
 
 const path = require("node:path");
 const {
-  AccessLevelFlag,
   DataType,
-  DataValue,
   LocalizedText,
   MessageSecurityMode,
   OPCUACertificateManager,
@@ -19,7 +17,6 @@ const {
   StatusCodes,
   Variant,
   VariantArrayType,
-  coerceExpandedNodeId,
   coerceInt64,
   coerceNodeId,
   coerceUInt64,
@@ -30,9 +27,10 @@ const NAMESPACE = "urn:mxgw:demo";
 const [, , stateDirectory] = process.argv;
 
 const time = (text) => new Date(text);
+const scalar = { arrayType: VariantArrayType.Scalar };
 const matrix = { arrayType: VariantArrayType.Matrix, dimensions: [2, 3] };
 
-// Name, type, value, and what else the Variant needs. Arrays are JavaScript arrays.
+// Name, type, value, and what else the Variant needs. Arrays are JavaScript arrays, and so are the two halves of 64 bits.
 const WRITABLE = [
   ["Boolean", DataType.Boolean, false],
   ["SByte", DataType.SByte, -1],
@@ -41,8 +39,8 @@ const WRITABLE = [
   ["UInt16", DataType.UInt16, 16],
   ["Int32", DataType.Int32, -32],
   ["UInt32", DataType.UInt32, 4000000000],
-  ["Int64", DataType.Int64, coerceInt64("-1099511627776")],
-  ["UInt64", DataType.UInt64, coerceUInt64("18446744073709551615")],
+  ["Int64", DataType.Int64, coerceInt64("-1099511627776"), scalar],
+  ["UInt64", DataType.UInt64, coerceUInt64("18446744073709551615"), scalar],
   ["Float", DataType.Float, 0.5],
   ["Double", DataType.Double, 0.25],
   ["String", DataType.String, "text"],
@@ -52,7 +50,7 @@ const WRITABLE = [
   ["LocalizedText", DataType.LocalizedText, new LocalizedText({ text: "Text", locale: "en" })],
   ["QualifiedName", DataType.QualifiedName, new QualifiedName({ name: "Name", namespaceIndex: 2 })],
   ["NodeId", DataType.NodeId, coerceNodeId("ns=2;s=Target")],
-  ["StatusCode", DataType.StatusCode, StatusCodes.BadInvalidArgument],
+  ["StatusCode", DataType.StatusCode, StatusCode.makeStatusCode(StatusCodes.BadInvalidArgument, 0x1234)],
   ["XmlElement", DataType.XmlElement, "<a>1</a>"],
   ["Range", DataType.ExtensionObject, new Range({ low: NaN, high: 1.0 }), {}, "Range"],
   [
@@ -89,7 +87,8 @@ async function main() {
     securityPolicies: [SecurityPolicy.None],
     serverCertificateManager: certificates,
     userCertificateManager: certificates,
-    serverCapabilities: { maxSessions: 50 },
+    // Without a fastest rate every change is reported; else this server leaves out changes within 50 ms of each other.
+    serverCapabilities: { maxSessions: 50, minSupportedSampleRate: 0 },
   });
   await server.initialize();
   const space = server.engine.addressSpace;
@@ -107,7 +106,6 @@ async function main() {
       arrayDimensions: variant.arrayType === VariantArrayType.Matrix ? [0, 0] : null,
       minimumSamplingInterval: options.sampling ?? 0,
       description: options.description,
-      accessLevel: options.readOnly ? readOnly : undefined,
       userAccessLevel: options.readOnly ? readOnly : undefined,
       value: variant,
     });
