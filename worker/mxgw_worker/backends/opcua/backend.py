@@ -94,7 +94,7 @@ class OpcUaBackend:
         self._subscriptions = Subscriptions(self._connection, self._emitter, options)
         self._writer = Writer(self._connection, self._emitter, self._types)
         self._browser = Browser(self._connection, self._types)
-        self._conditions = Conditions(self._connection, self._subscriptions.publisher, options)
+        self._conditions = Conditions(self._connection, self._subscriptions, options)
         await self._connection.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")

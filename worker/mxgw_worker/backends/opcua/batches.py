@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asyncua import ua
 
@@ -85,7 +85,11 @@ async def in_batches(
             answers = await send(part)
             if len(answers) != len(part):
                 raise UnreadableAnswer("the server did not answer each operation")  # noqa: TRY301 - the same as below
-            results += answers
+            done = operations_done(answers)
+            if done < len(part):
+                link.limits.lower(kind, 2 * done or len(part))
+                parts.append((start + done, end))
+            results += answers[:done]
             continue
         except NotSent as error:
             refused, again = Refused(error.code, sent=False), True
@@ -97,7 +101,11 @@ async def in_batches(
             refused = Refused(error.code)
             again = error.code in _NOTHING_DONE or (repeatable and error.code in _NO_ANSWER)
             faults += 1
-            if error.code == _codes.BadTooManyOperations and len(part) > 1:
+            if error.code == _codes.BadTooManyOperations:
+                if len(part) == 1:
+                    # A server that refuses even this does not do so because of the number of operations.
+                    link.limits.restore(kind)
+                    return results + [refused] * (len(entries) - start)
                 link.limits.lower(kind, len(part))
                 log.info("the server takes at most %d operations (%s)", getattr(link.limits, kind), kind)
         if len(part) > 1 and again and faults <= _MAX_FAULTS:
@@ -106,3 +114,18 @@ async def in_batches(
         else:
             results += [refused] * len(part)
     return results
+
+
+def operations_done(answers: Sequence[Any]) -> int:
+    """Return how many operations of a request the server has carried out. Some servers carry out as many as they allow,
+    and answer BadTooManyOperations to each one after these. One operation alone counts as carried out.
+    """
+    done = len(answers)
+    while done and _code_of(answers[done - 1]) == _codes.BadTooManyOperations:
+        done -= 1
+    return done if len(answers) > 1 else len(answers)
+
+
+def _code_of(answer: Any) -> int:
+    status = getattr(answer, "StatusCode", answer)
+    return status if isinstance(status, int) else int(getattr(status, "value", 0))

@@ -7,7 +7,7 @@ and 0 means no limit. What a server does not declare is learnt from its refusals
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from asyncua import ua
@@ -51,10 +51,18 @@ class Limits:
     array_length: int = 0
     string_bytes: int = 0
     byte_string_bytes: int = 0
+    # The limits before the first refusal.
+    _before: dict[str, int] = field(default_factory=dict, init=False)
 
     def lower(self, kind: str, refused: int) -> None:
         """Remember that the server refused a request of this kind with `refused` operations as too many."""
-        setattr(self, kind, max(1, min(getattr(self, kind), refused // 2)))
+        now = int(getattr(self, kind))
+        self._before.setdefault(kind, now)
+        setattr(self, kind, max(1, min(now, refused // 2)))
+
+    def restore(self, kind: str) -> None:
+        """Forget what `lower` has remembered."""
+        setattr(self, kind, self._before.pop(kind, getattr(self, kind)))
 
     def takes(self, value: ua.Variant) -> bool:
         """Return False when the server declares that its variables cannot hold a value as large as this."""
@@ -85,7 +93,7 @@ async def learn(session: Session, ceiling: int, others: Sequence[ua.NodeId]) -> 
     Raises:
         ua.UaError, OSError, TimeoutError: the server does not answer, or refuses to read even a single node.
     """
-    limits = Limits(*[ceiling] * 6)
+    limits = Limits(**dict.fromkeys(_OPERATIONS, ceiling))
     (most,) = await _read(session, limits, [ua.NodeId(_OPERATIONS["read"], 0)])
     limits.read = _operations(most, ceiling)
     fields = {**_OPERATIONS, **_OTHERS}

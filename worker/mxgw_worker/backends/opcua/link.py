@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from asyncua import ua
@@ -49,6 +50,9 @@ class Link:
         self.namespaces = namespaces
         self.limits = limits
         self.up = True
+        # Held while an answer of Browse is read to its end: a server may drop the rest of an unfinished answer when the
+        # session browses on.
+        self.browsing = asyncio.Lock()
 
     @property
     def session(self) -> Session:

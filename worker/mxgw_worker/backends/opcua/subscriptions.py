@@ -17,7 +17,7 @@ from asyncua import ua
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 
 from . import status
-from .batches import Refused, in_batches
+from .batches import Refused, in_batches, operations_done
 from .emitter import Emitter
 from .items import Item
 from .link import Link, check_session
@@ -54,7 +54,7 @@ class Subscriptions:
         self._client_handles = 0
         # Every change that must be sent to the server sets this, and `maintain` clears it.
         self._wake = asyncio.Event()
-        self.publisher = Publisher(connection, emitter, self.rebuild)
+        self.publisher = Publisher(connection, emitter, self.rebuild, self.discard)
 
     # Methods that the backend calls.
 
@@ -88,6 +88,12 @@ class Subscriptions:
             return
         subscription.closing = True
         self._forget_id(subscription)
+        self._wake.set()
+
+    def discard(self, subscription_id: int) -> None:
+        """Deliver nothing of a subscription any more, and delete it at the server as soon as possible."""
+        self.publisher.remove(subscription_id)
+        self._orphans.append(subscription_id)
         self._wake.set()
 
     def advised_items(self) -> list[Item]:
@@ -203,8 +209,7 @@ class Subscriptions:
 
     def _forget_id(self, subscription: Subscription) -> None:
         if subscription.id is not None:
-            self.publisher.remove(subscription.id)
-            self._orphans.append(subscription.id)
+            self.discard(subscription.id)
             subscription.id = None
 
     # Methods that send the collected changes to the server.
@@ -363,9 +368,17 @@ class Subscriptions:
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
         # After a rebuild in the meantime, the handles belong to the old subscription and are not used.
-        if subscription.id == on:
-            for item, handle, result in zip(items, handles, results, strict=True):
-                self._created(subscription, item, handle, result)
+        if subscription.id != on:
+            return
+        done = operations_done(results)
+        if done < len(results):
+            # The server has created as many as it allows in one request. The others are pending again.
+            link.limits.lower("monitor", 2 * done or len(results))
+            for item, handle in zip(items[done:], handles[done:], strict=True):
+                if subscription.items.pop(handle, None) is item:
+                    subscription.pending[item] = None
+        for item, handle, result in zip(items[:done], handles, results, strict=False):
+            self._created(subscription, item, handle, result)
 
     def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
         good = result.StatusCode.is_good()
