@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from asyncua import Server, ua
 from asyncua.common.connection import TransportLimits
+from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_session import InternalSession
 
 _T = TypeVar("_T")
@@ -41,6 +42,13 @@ ODD_NAMES = (
 )
 # The server sends these bytes as they are. They are no UTF-8, and the library has a way to say so.
 BROKEN = "br\udcffken"
+
+
+class _Admins:
+    """Makes everybody an administrator: to others this server does not say whether a node exists."""
+
+    def get_user(self, *_: object, **__: object) -> User:
+        return User(role=UserRole.Admin)
 
 
 class Plant:
@@ -80,7 +88,14 @@ class Plant:
         self.do(_variable(self._server.nodes.objects, ua.NodeId.from_string(node_id), name, value, kind))
 
     def delete(self, node_id: str) -> None:
-        self.do(self._server.delete_nodes([self._server.get_node(node_id)]))
+        async def work() -> None:
+            # This server would tell of the deletion, but it forgets to await what tells of it.
+            nodes = self._server.iserver.aspace
+            value = nodes[ua.NodeId.from_string(node_id)].attributes[ua.AttributeIds.Value]
+            value.datachange_callbacks.clear()
+            await self._server.delete_nodes([self._server.get_node(node_id)])
+
+        self.do(work())
 
     def vanish(self, node_id: str) -> None:
         """Say of a node that it is not there, as servers do that delete it; this one has no word for that."""
@@ -130,7 +145,7 @@ class Plant:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._server = server = Server()
+        self._server = server = Server(user_manager=_Admins())
         gc.disable()  # it would go through the half million objects that this makes again and again: see demo_server.py
         try:
             await server.init()
