@@ -11,6 +11,7 @@ from mxgw_worker.platform import HeldProcess
 
 from .harness import demo_process, endpoint_of
 from .node_server import entries, node_process
+from .plant import Plant, running_plant
 
 OURS, OTHER = "asyncua", "node-opcua"
 
@@ -54,3 +55,10 @@ def demo(request: pytest.FixtureRequest) -> str:
     """The endpoint of the server that the test runs against."""
     wanted = getattr(request, "param", OURS)
     return str(request.getfixturevalue("other_demo" if wanted == OTHER else "own_demo"))
+
+
+@pytest.fixture(scope="session")
+def plant() -> Iterator[Plant]:
+    """A server whose nodes and services the tests change. Each test leaves it as it was."""
+    with running_plant() as plant:
+        yield plant
