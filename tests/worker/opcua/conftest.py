@@ -57,6 +57,12 @@ def demo(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("other_demo" if wanted == OTHER else "own_demo"))
 
 
+@pytest.fixture(scope="module")
+def other_server(request: pytest.FixtureRequest) -> str:
+    """The endpoint of node-opcua's server, for what the demo server's library cannot do."""
+    return str(request.getfixturevalue("other_demo"))
+
+
 @pytest.fixture(scope="session")
 def plant() -> Iterator[Plant]:
     """A server whose nodes and services the tests change. Each test leaves it as it was."""

@@ -21,6 +21,7 @@ const {
   coerceNodeId,
   coerceUInt64,
   makeAccessLevelFlag,
+  standardUnits,
 } = require("node-opcua");
 
 const NAMESPACE = "urn:mxgw:demo";
@@ -117,6 +118,18 @@ async function main() {
   }
   const mode = names.addEnumerationType({ browseName: "Mode", nodeId: "s=Mode", enumeration: ["Zero", "One", "Two"] });
   add(folder, "Mode", new Variant({ dataType: DataType.Int32, value: 1 }), { dataType: mode });
+  names.addAnalogDataItem({
+    organizedBy: folder,
+    nodeId: "s=Writable.Analog",
+    browseName: "Analog",
+    dataType: "Double",
+    description: "Temperature of the furnace",
+    minimumSamplingInterval: 0,
+    engineeringUnitsRange: { low: -10, high: 50 },
+    instrumentRange: { low: -40, high: 120 },
+    engineeringUnits: standardUnits.degree_celsius,
+    value: new Variant({ dataType: DataType.Double, value: 21.5 }),
+  });
   add(folder, "Number", new Variant({ dataType: DataType.Int16, value: 7 }), { dataType: "Number" });
   add(folder, "ReadOnly", new Variant({ dataType: DataType.Double, value: 1.5 }), { readOnly: true });
   for (const [name, code] of [

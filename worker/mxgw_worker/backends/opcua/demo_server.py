@@ -217,6 +217,9 @@ async def _add_writable(server: Server, index: int) -> None:
         data_type = ua.NodeId(ua.ObjectIds.BaseDataType) if kind == _T.Variant else None
         await (await add(name, ua.Variant(first, kind, is_array=is_array), data_type)).set_writable()
     mode = await server.nodes.enum_data_type.add_data_type(ua.NodeId("Mode", index), ua.QualifiedName("Mode", index))
+    strings = ua.Variant([ua.LocalizedText(text) for text in ("Zero", "One", "Two")], _T.LocalizedText)
+    await mode.add_property(ua.NodeId("Mode.EnumStrings", index), ua.QualifiedName("EnumStrings", 0), strings)
+    await _add_measurement(await add("Analog", ua.Variant(21.5, _T.Double)), index)
     await (await add("Mode", ua.Variant(1, _T.Int32), mode.nodeid)).set_writable()
     await (await add("Number", ua.Variant(7, _T.Int16), ua.NodeId(ua.ObjectIds.Number))).set_writable()
     await add("ReadOnly", ua.Variant(1.5, _T.Double))
@@ -229,6 +232,26 @@ async def _add_writable(server: Server, index: int) -> None:
         node = await add(name, ua.Variant(1.5, _T.Double))
         data = ua.DataValue(ua.Variant(1.5, _T.Double), ua.StatusCode(code), datetime.now(UTC))
         await server.write_attribute_value(node.nodeid, data)
+
+
+async def _add_measurement(node: Any, index: int) -> None:
+    await node.set_writable()
+    await node.write_attribute(
+        ua.AttributeIds.Description, ua.DataValue(ua.Variant(ua.LocalizedText("Temperature of the furnace")))
+    )
+    # The unit's number is that of OPC 10000-8, 5.6.3.
+    units = ua.EUInformation(
+        "http://www.opcfoundation.org/UA/units/un/cefact",
+        4408652,
+        ua.LocalizedText("\u00b0C"),
+        ua.LocalizedText("degree Celsius"),
+    )
+    for name, value in (
+        ("EURange", ua.Range(-10.0, 50.0)),
+        ("InstrumentRange", ua.Range(-40.0, 120.0)),
+        ("EngineeringUnits", units),
+    ):
+        await node.add_property(ua.NodeId(f"Writable.Analog.{name}", index), ua.QualifiedName(name, 0), value)
 
 
 async def _add_control(server: Server, index: int) -> None:

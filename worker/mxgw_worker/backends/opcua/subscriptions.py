@@ -19,6 +19,7 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 from . import status
 from .batches import Refused, in_batches, operations_done
 from .emitter import Emitter
+from .item_options import data_change_filter, sampling_interval_ms
 from .items import Item
 from .link import Link, check_session
 from .options import OpcUaOptions
@@ -399,12 +400,10 @@ class Subscriptions:
         request.MonitoringMode = ua.MonitoringMode.Disabled if item.suspended else ua.MonitoringMode.Reporting
         parameters = request.RequestedParameters
         parameters.ClientHandle = item.client_handle
-        parameters.SamplingInterval = self._options.sampling_interval_ms
+        parameters.SamplingInterval = sampling_interval_ms(item.options, self._options.sampling_interval_ms)
         parameters.QueueSize = self._options.queue_size
         parameters.DiscardOldest = True
-        trigger = _TRIGGERS.get(self._options.trigger)
-        if trigger is not None:
-            parameters.Filter = ua.DataChangeFilter(Trigger=trigger)
+        parameters.Filter = data_change_filter(item.options, _TRIGGERS.get(self._options.trigger))
         return request
 
     def _refuse(self, subscription: Subscription, item: Item, code: int) -> None:
