@@ -17,9 +17,10 @@ from asyncua import ua
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 
 from . import status
-from .batches import Refused, in_batches, operations_done
+from .batches import Refused, in_batches
 from .emitter import Emitter
 from .items import Item
+from .limits import operations_done
 from .link import Link, check_session
 from .options import OpcUaOptions
 from .publisher import Publisher, Subscription
