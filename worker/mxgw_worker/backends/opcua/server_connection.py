@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from pathlib import Path
 
 from asyncua import Client, ua
@@ -79,7 +80,8 @@ class ServerConnection:
     async def open(self) -> bool:
         """Connect, and reuse the session of an earlier connection if the server still has it.
 
-        Return True when the session was reused. This takes `connect_timeout_s` at most.
+        Return True when the session was reused. The session is there after `connect_timeout_s` at most. Then the server
+        is asked for its namespaces and limits, which takes `request_timeout_s` at most for each request.
 
         Raises:
             BackendUnavailable: the connection failed; the text says how to fix the problem.
@@ -90,9 +92,10 @@ class ServerConnection:
                 if self._client is None:
                     self._client = await self._new_client()
                 reused = await self._connect(self._client)
-                link = await self._learn(self._client.uaclient.session)
-                if reused:
-                    await self._check_numbers(link)
+            # These requests have their own time each: a slow server has connected by now.
+            link = await self._learn(self._client.uaclient.session)
+            if reused:
+                await self._check_numbers(link)
         except BackendUnavailable:
             self.drop()
             raise
@@ -302,9 +305,23 @@ class ServerConnection:
             client.uaclient.revolve_security_token()
 
     async def _probe(self, client: Client) -> None:
+        """Ask the server something whenever it has been silent for a while.
+
+        Raises:
+            TimeoutError, ConnectionError, ua.UaError: the server does not answer.
+        """
+        session = client.uaclient.session
         while True:
             await asyncio.sleep(self._options.probe_interval_s)
-            await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            asked = time.monotonic()
+            if asked - session.last_answer < self._options.probe_interval_s:
+                continue
+            try:
+                await session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            except TimeoutError:
+                # A slow server answers one request after the other. It is not lost while it answers any.
+                if session.last_answer < asked:
+                    raise
 
     def _explain(self, error: Exception) -> str:
         url, options = self._options.url, self._options
