@@ -10,6 +10,7 @@ import pytest
 from mxgw_worker.platform import HeldProcess
 
 from .harness import demo_process, endpoint_of
+from .plant import Plant, running_plant
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,10 @@ def process() -> Iterator[subprocess.Popen[str]]:
 def demo(process: subprocess.Popen[str]) -> str:
     """The endpoint of that server."""
     return endpoint_of(process)
+
+
+@pytest.fixture(scope="session")
+def plant() -> Iterator[Plant]:
+    """A server whose nodes and services the tests change. Each test leaves it as it was."""
+    with running_plant() as plant:
+        yield plant

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.25
 _STOP_TIMEOUT_S = 5.0
-_MAX_REFERENCE_CHARACTERS = 4096
+# Enough for a path of 64 names of 512 characters, each of them escaped. A string identifier has 4096 at most.
+_MAX_REFERENCE_CHARACTERS = 2**16
 _NO_USERS = "OPC UA knows no users beside the session's own; set 'user' in the backend's options"
 _NO_SECURED = "OPC UA has no secured or verified writes; the session's user writes with Write"
 

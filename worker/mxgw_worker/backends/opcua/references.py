@@ -130,19 +130,6 @@ def parse_node_id(text: str, namespaces: Sequence[str]) -> ua.NodeId:
             return ua.NodeId(_opaque(identifier.rstrip()), index)
 
 
-def parse_qualified_name(text: str) -> ua.QualifiedName:
-    """Return the name that `text`, for example `2:Speed`, stands for. Without an index it is in namespace 0.
-
-    Raises:
-        BadReference: OPC UA cannot encode the index.
-    """
-    _check_text(text)
-    match = _INDEX.match(text)
-    if match is None:
-        return ua.QualifiedName(text, 0)
-    return ua.QualifiedName(text[match.end() :], _number(match.group(1), _MAX_INDEX))
-
-
 def escape(name: str) -> str:
     """Return a browse name, with its special characters escaped for a path."""
     return re.sub(r"([&/:])", r"&\1", name)

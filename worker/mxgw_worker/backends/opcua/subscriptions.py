@@ -360,6 +360,10 @@ class Subscriptions:
             if len(results) != len(requests):
                 results = ()
                 raise UnreadableAnswer("the server did not answer for each monitored item")
+        except TimeoutError:
+            # The server needs too long for so many. If it creates them later, nobody listens to their values.
+            link.limits.lower("monitor", len(items))
+            raise
         finally:
             # When there are no results, the items are put back, so that a later request creates their monitored items.
             # This is also done when the request was cancelled. In that case the server has perhaps created monitored

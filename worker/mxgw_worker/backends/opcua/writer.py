@@ -191,13 +191,6 @@ def _write_value(node_id: ua.NodeId, node_type: NodeType, job: WriteJob) -> ua.W
     except (ValueError, OverflowError, ua.UaError) as error:
         raise NotWritable(OUT_OF_RANGE) from error
     # The library writes the first or the last of these times instead of one outside of them.
-    if not all(_FIRST_TIME <= moment <= _LAST_TIME for moment in _times(data)):
+    if data.SourceTimestamp is not None and not _FIRST_TIME <= data.SourceTimestamp <= _LAST_TIME:
         raise NotWritable(OUT_OF_RANGE)
     return ua.WriteValue(NodeId=node_id, AttributeId=ua.AttributeIds.Value, Value=data)
-
-
-def _times(data: ua.DataValue) -> list[datetime]:
-    times = [data.SourceTimestamp] if data.SourceTimestamp is not None else []
-    if data.Value.VariantType == ua.VariantType.DateTime:
-        times += ua.flatten(data.Value.Value) if data.Value.is_array else [data.Value.Value]
-    return times
