@@ -8,7 +8,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -138,6 +138,18 @@ class Plant:
         self.calls.clear()
         with patch.object(InternalSession, name, call):
             yield
+
+    @contextmanager
+    def services(self, answers: dict[str, Callable[..., Awaitable[Any]]]) -> Iterator[None]:
+        """Answer several services, as `service` does."""
+        with ExitStack() as stack:
+            for name, answer in answers.items():
+                stack.enter_context(self.service(name, answer))
+            yield
+
+    def release(self, event: asyncio.Event) -> None:
+        """Set an event for which an answer of `service` waits."""
+        self._loop.call_soon_threadsafe(event.set)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from asyncua import ua
 
+from .limits import operations_done
 from .link import Link, check_session
 from .session import NotSent, UnreadableAnswer
 
@@ -114,18 +115,3 @@ async def in_batches(
         else:
             results += [refused] * len(part)
     return results
-
-
-def operations_done(answers: Sequence[Any]) -> int:
-    """Return how many operations of a request the server has carried out. Some servers carry out as many as they allow,
-    and answer BadTooManyOperations to each one after these. One operation alone counts as carried out.
-    """
-    done = len(answers)
-    while done and _code_of(answers[done - 1]) == _codes.BadTooManyOperations:
-        done -= 1
-    return done if len(answers) > 1 else len(answers)
-
-
-def _code_of(answer: Any) -> int:
-    status = getattr(answer, "StatusCode", answer)
-    return status if isinstance(status, int) else int(getattr(status, "value", 0))

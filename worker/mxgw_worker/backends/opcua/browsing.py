@@ -46,7 +46,7 @@ async def browse(link: Link, parents: Sequence[ua.NodeId], node_classes: int) ->
         results += await _whole(link, parents[start : start + at_once], node_classes, _PAGE_REFERENCES)
     for index, parent in enumerate(parents):
         for pause_s in _PAUSES_S:
-            if results[index] not in _BROKE_OFF:
+            if not _broke_off(results[index]):
                 break
             await asyncio.sleep(pause_s)
             # A server that can send everything at once needs no continuation point for it.
@@ -61,16 +61,16 @@ async def have_children(link: Link, parents: Sequence[ua.NodeId], node_classes: 
         ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
     """
 
-    async def send(some: Sequence[ua.NodeId]) -> Sequence[bool]:
+    async def send(some: Sequence[ua.NodeId]) -> Sequence[bool | int]:
         async with link.browsing:
             answers = await link.session.browse(_parameters(some, node_classes, 1, ua.BrowseResultMask.None_))
             points = [answer.ContinuationPoint for answer in answers if answer.ContinuationPoint]
             await in_batches(link, "browse", points, _next(link, release=True))
-        # Without a continuation point left, the server could not send the first child, because there are more of them.
-        return [bool(a.References) or a.StatusCode.value == _codes.BadNoContinuationPoints for a in answers]
+        return [bool(answer.References) or int(answer.StatusCode.value) for answer in answers]
 
     answers = await in_batches(link, "browse", parents, send)
-    return [answer if isinstance(answer, bool) else False for answer in answers]
+    # Without a continuation point left, the server could not send the first child, because there are more of them.
+    return [answer is True or answer == _codes.BadNoContinuationPoints for answer in answers]
 
 
 async def _whole(
@@ -109,6 +109,10 @@ async def _read_on(link: Link, answers: Sequence[Any]) -> list[list[Any] | int]:
             elif point:
                 points[place] = point
     return results
+
+
+def _broke_off(result: list[Any] | int) -> bool:
+    return isinstance(result, int) and result in _BROKE_OFF
 
 
 def _references(answer: Any) -> list[Any] | int:

@@ -106,6 +106,21 @@ async def learn(session: Session, ceiling: int, others: Sequence[ua.NodeId]) -> 
     return limits, answers[len(fields) :]
 
 
+def operations_done(answers: Sequence[Any]) -> int:
+    """Return how many operations of a request the server has carried out. Some servers carry out as many as they allow,
+    and answer BadTooManyOperations to each one after these. One operation alone counts as carried out.
+    """
+    done = len(answers)
+    while done and _code_of(answers[done - 1]) == ua.StatusCodes.BadTooManyOperations:
+        done -= 1
+    return done if len(answers) > 1 else len(answers)
+
+
+def _code_of(answer: Any) -> int:
+    status = getattr(answer, "StatusCode", answer)
+    return status if isinstance(status, int) else int(getattr(status, "value", 0))
+
+
 async def _read(session: Session, limits: Limits, nodes: Sequence[ua.NodeId]) -> list[ua.DataValue]:
     answers: list[ua.DataValue] = []
     while len(answers) < len(nodes):
@@ -120,8 +135,11 @@ async def _read(session: Session, limits: Limits, nodes: Sequence[ua.NodeId]) ->
             limits.lower("read", len(some))
             continue
         if len(part) != len(some):
-            raise ua.uaerrors.BadUnknownResponse
-        answers += part
+            part = [ua.DataValue()] * len(some)  # Nothing can be learnt from such an answer.
+        done = operations_done(part)
+        if done < len(some):
+            limits.lower("read", 2 * done or len(some))
+        answers += part[:done]
     return answers
 
 

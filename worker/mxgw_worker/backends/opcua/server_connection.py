@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
@@ -86,8 +87,9 @@ class ServerConnection:
     async def open(self) -> bool:
         """Connect, and reuse the session of an earlier connection if the server still has it.
 
-        Return True when the session was reused. This takes `connect_timeout_s` at most, and a second more when the new
-        session has to be ended because the rest failed.
+        Return True when the session was reused. The session is there after `connect_timeout_s` at most. Then the server
+        is asked for its namespaces and limits, which takes `request_timeout_s` at most for each request. It takes a
+        second more when the new session has to be ended because the rest failed.
 
         Raises:
             BackendUnavailable: the connection failed; the text says how to fix the problem.
@@ -99,9 +101,10 @@ class ServerConnection:
                     self._client = self._new_client()
                 await secure(self._client, options)
                 reused = await self._connect(self._client)
-                link = await self._learn(self._client.uaclient.session)
-                if reused:
-                    await self._check_numbers(link)
+            # These requests have their own time each: a slow server has connected by now.
+            link = await self._learn(self._client.uaclient.session)
+            if reused:
+                await self._check_numbers(link)
         except BaseException as error:
             await self._abandon()
             self.drop()
@@ -250,9 +253,23 @@ class ServerConnection:
         return Link(session, namespaces_of(namespaces) or [NAMESPACE_0], limits, self._abort)
 
     async def _probe(self, client: Client) -> None:
+        """Ask the server something whenever it has been silent for a while.
+
+        Raises:
+            TimeoutError, ConnectionError, ua.UaError: the server does not answer.
+        """
+        session = client.uaclient.session
         while True:
             await asyncio.sleep(self._options.probe_interval_s)
-            await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            asked = time.monotonic()
+            if asked - session.last_answer < self._options.probe_interval_s:
+                continue
+            try:
+                await session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            except TimeoutError:
+                # A slow server answers one request after the other. It is not lost while it answers any.
+                if session.last_answer < asked:
+                    raise
 
     def _explain(self, error: Exception) -> str:
         url, options = self._options.url, self._options

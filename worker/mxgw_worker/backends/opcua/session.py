@@ -9,6 +9,7 @@ class, for example `struct.error`, when it cannot encode a request or decode an 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -47,7 +48,7 @@ def _readable(method: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_
     async def call(self: Session, *arguments: Any) -> _T:
         try:
             return await method(self, *arguments)
-        except (ua.UaError, OSError, TimeoutError):
+        except (ua.UaStatusCodeError, ua.uaerrors.UaStructParsingError, NotSent, OSError, TimeoutError):
             raise
         except Exception as error:  # The decoder raises errors of many classes.
             raise UnreadableAnswer(f"{method.__name__}: {type(error).__name__}") from error
@@ -69,6 +70,10 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
         # What a server that declares no limit was found to refuse. This outlives the connection, which such a server
         # closes.
         self._refused_bytes = 0
+        # The sizes of the requests that wait for their answers.
+        self._waiting: dict[object, int] = {}
+        # When the server answered last, in seconds of the monotonic clock.
+        self.last_answer = 0.0
 
     def ensure_publish_loop(self) -> None:
         """Publish nothing."""
@@ -103,14 +108,22 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
         if protocol is None:
             raise ConnectionError("the OPC UA server is not connected")
         request.RequestHeader.AuthenticationToken = protocol.authentication_token
-        size = self._checked_size(request)
+        turn = object()
+        self._waiting[turn] = self._checked_size(request)
         try:
-            return await protocol.send_request(request, timeout, message_type)
+            answer = await protocol.send_request(request, timeout, message_type)
+            self.last_answer = time.monotonic()
+            return answer
         except ua.UaStatusCodeError as error:
-            # Every request that waits for its answer gets this error, so the small ones are not the cause.
-            if error.code in _TOO_LARGE and size > _SMALLEST_CHUNK_BYTES:
-                self._refused_bytes = min(self._refused_bytes or size, size)
+            self.last_answer = time.monotonic()
+            if error.code in _TOO_LARGE:
+                # Every request that waits for its answer gets this error. The largest of them is the cause.
+                largest = max(self._waiting.values())
+                if largest > _SMALLEST_CHUNK_BYTES:
+                    self._refused_bytes = min(self._refused_bytes or largest, largest)
             raise
+        finally:
+            del self._waiting[turn]
 
     def _checked_size(self, request: Any) -> int:
         """Return the number of bytes of the request.

@@ -17,10 +17,11 @@ from asyncua import ua
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 
 from . import status
-from .batches import Refused, in_batches, operations_done
+from .batches import Refused, in_batches
 from .emitter import Emitter
 from .item_options import data_change_filter, sampling_interval_ms
 from .items import Item
+from .limits import operations_done
 from .link import Link, check_session
 from .options import OpcUaOptions
 from .publisher import Publisher, Subscription
@@ -360,6 +361,10 @@ class Subscriptions:
             if len(results) != len(requests):
                 results = ()
                 raise UnreadableAnswer("the server did not answer for each monitored item")
+        except TimeoutError:
+            # The server needs too long for so many. If it creates them later, nobody listens to their values.
+            link.limits.lower("monitor", len(items))
+            raise
         finally:
             # When there are no results, the items are put back, so that a later request creates their monitored items.
             # This is also done when the request was cancelled. In that case the server has perhaps created monitored

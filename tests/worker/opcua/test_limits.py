@@ -1,0 +1,263 @@
+"""Limits of servers: obeyed when they are declared, learnt when not, and never a short list in place of a full one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from asyncua import ua
+
+from mxgw.convert import is_ok, to_value
+from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
+from mxgw_worker.backends.base import BackendUnavailable, MxError
+from mxgw_worker.backends.opcua import OpcUaBackend
+from mxgw_worker.backends.opcua.limits import Limits
+
+from .harness import Sink, running_backend
+from .picky_server import NS, VARIABLES, PickyServer, names, picky_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KINDS = ("read", "write", "browse", "translate", "monitor")
+_codes = ua.StatusCodes
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[PickyServer]:
+    async with picky_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def picky(server: PickyServer) -> AsyncIterator[PickyServer]:
+    """The server, generous and with nothing counted."""
+    await server.reset()
+    yield server
+
+
+async def use_everything(backend: OpcUaBackend, sink: Sink) -> None:
+    """Advise, write and browse, with many operations of every kind."""
+    handle = await backend.register("limits")
+    by_id = [await backend.add_item(handle, f"{NS}V{number}") for number in range(VARIABLES)]
+    by_path = [await backend.add_item(handle, f"/0:Objects/2:Plant/2:V{number}") for number in range(VARIABLES)]
+    for item in (*by_id, *by_path):
+        await backend.advise(handle, item)
+    for item in (*by_id, *by_path):
+        assert (await sink.first(item)).quality == 192
+    for item in by_id:
+        await backend.write(handle, item, to_value(7.5), 0)
+    for item in by_id:
+        assert is_ok((await sink.written(item)).statuses)
+    found = {node.name: node for node in await backend.browse("/0:Objects/2:Plant")}
+
+    assert len(found) == VARIABLES + 9
+    assert [found[f"O{number}"].has_children for number in range(8)] == [True] * 8
+    assert not found["V1"].has_children
+    assert found["V1"].writeable
+
+
+@pytest.mark.parametrize("most", [1, 5])
+async def test_what_a_server_declares_is_obeyed_from_the_first_request(picky: PickyServer, most: int) -> None:
+    await picky.declare(**dict.fromkeys(KINDS, most))
+    picky.rules.most = dict.fromkeys(KINDS, most)
+    async with running_backend(picky.url) as (backend, sink):
+        await use_everything(backend, sink)
+
+    assert picky.refused == 0
+    assert {kind: max(picky.sizes[kind]) for kind in KINDS} == dict.fromkeys(KINDS, most)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("most", [1, 5])
+async def test_what_a_server_does_not_declare_is_learnt_and_remembered(
+    picky: PickyServer, most: int, one_by_one: bool
+) -> None:
+    picky.rules.most = dict.fromkeys(KINDS, most)
+    picky.rules.one_by_one = one_by_one
+    async with running_backend(picky.url) as (backend, sink):
+        await use_everything(backend, sink)
+        refused = picky.refused
+        await backend.browse("/0:Objects/2:Plant")
+        handle = await backend.register("again")
+        again = [await backend.add_item(handle, f"{NS}V{number}") for number in range(VARIABLES)]
+        for item in again:
+            await backend.advise(handle, item)
+        for item in again:
+            assert (await sink.first(item)).quality == 192
+
+    assert 0 < refused < 60
+    assert picky.refused == refused
+
+
+async def test_a_server_that_refuses_even_one_operation_is_asked_few_times_and_told_of(picky: PickyServer) -> None:
+    async with running_backend(picky.url) as (backend, sink):
+        handle = await backend.register("none")
+        items = [await backend.add_item(handle, f"{NS}V{number}") for number in range(VARIABLES)]
+        picky.rules.most = {"monitor": 0, "browse": 0}
+        for item in items:
+            await backend.advise(handle, item)
+        for item in items:
+            change = await sink.first(item)
+            assert change.statuses[0].success == 0
+            assert change.statuses[1].raw_detail % 2**32 == _codes.BadTooManyOperations
+        with pytest.raises(MxError, match="BadTooManyOperations"):
+            await backend.browse("")
+
+        assert len(picky.sizes["monitor"]) < 10
+
+        # It was not about the number of operations, so later requests are large again.
+        picky.rules.most.clear()
+        picky.sizes.clear()
+        other = await backend.register("more")
+        more = [await backend.add_item(other, f"{NS}V{number}") for number in range(VARIABLES)]
+        for item in more:
+            await backend.advise(other, item)
+        for item in more:
+            assert (await sink.first(item)).quality == 192
+
+        assert max(picky.sizes["monitor"]) == VARIABLES
+
+
+async def test_a_list_in_pages_comes_whole_and_in_order(picky: PickyServer) -> None:
+    picky.rules.page, picky.rules.points, picky.rules.wide = 7, 1, 100
+    async with running_backend(picky.url) as (backend, _):
+        whole = await backend.browse(f"{NS}Wide")
+        plant = await backend.browse(f"{NS}Plant")
+
+    assert names(whole) == [f"W{number}" for number in range(100)]
+    assert len(plant) == VARIABLES + 9
+    # One object has its first child and a continuation point, and the server has none for the others.
+    assert [node.has_children for node in plant if node.name.startswith("O")] == [True] * 8
+
+
+async def test_a_list_whose_pages_broke_off_is_read_again(picky: PickyServer) -> None:
+    picky.rules.page, picky.rules.wide, picky.rules.points_used_by_others = 40, 100, 2
+    async with running_backend(picky.url) as (backend, _):
+        assert len(await backend.browse(f"{NS}Wide")) == 100
+    assert picky.rules.points_used_by_others == 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({"points": 0}, "BadNoContinuationPoints"),
+        ({"bad_page": _codes.BadContinuationPointInvalid}, "BadContinuationPointInvalid"),
+        ({"bad_page": _codes.BadOutOfMemory}, "BadOutOfMemory"),
+        ({"bad_page": _codes.UncertainNotAllNodesAvailable}, "UncertainNotAllNodesAvailable"),
+        ({"endless": True}, "BadResponseTooLarge"),
+    ],
+)
+async def test_a_list_that_is_never_complete_is_an_error(
+    picky: PickyServer, rules: dict[str, int], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxgw_worker.backends.opcua.browsing._PAUSES_S", (0.0, 0.01))
+    picky.rules.page, picky.rules.wide = 40, 100
+    for name, value in rules.items():
+        setattr(picky.rules, name, value)
+    async with running_backend(picky.url) as (backend, _):
+        with pytest.raises(MxError, match=told):
+            await backend.browse(f"{NS}Wide")
+
+
+async def test_declared_continuation_points_are_not_exceeded_by_paths_without_indexes(picky: PickyServer) -> None:
+    await picky.declare(points=1)
+    picky.rules.page, picky.rules.points = 1, 1
+    async with running_backend(picky.url) as (backend, sink):
+        handle = await backend.register("paths")
+        items = [await backend.add_item(handle, f"Plant/O{number}/O{number}.B") for number in range(8)]
+        for item in items:
+            await backend.advise(handle, item)
+        for item in items:
+            assert (await sink.first(item)).quality == 192
+
+
+async def test_limits_of_items_and_subscriptions_are_told_and_tried_again(picky: PickyServer) -> None:
+    picky.rules.items = 2
+    async with running_backend(picky.url, {"retry_failed_s": 0.3}) as (backend, sink):
+        handle = await backend.register("items")
+        items = [await backend.add_item(handle, f"{NS}V{number}") for number in range(4)]
+        for item in items:
+            await backend.advise(handle, item)
+        changes = [await sink.first(item) for item in items]
+
+        assert [change.quality for change in changes[:2]] == [192, 192]
+        for change in changes[2:]:
+            assert (change.statuses[0].success, change.statuses[0].raw_category) == (0, 5)
+            assert change.statuses[1].raw_detail % 2**32 == _codes.BadTooManyMonitoredItems
+
+        picky.rules.items = 100
+        await sink.until(lambda: all(sink.changes(item)[-1].quality == 192 for item in items))
+
+        picky.rules.subscriptions = 1
+        other = await backend.register("subscriptions")
+        more = await backend.add_item(other, f"{NS}V0")
+        await backend.advise(other, more)
+        assert (await sink.first(more)).statuses[1].raw_detail % 2**32 == _codes.BadTooManySubscriptions
+
+        picky.rules.subscriptions = 2
+        await sink.until(lambda: sink.changes(more)[-1].quality == 192)
+
+
+async def test_a_server_without_a_free_session_says_so_and_lets_the_next_one_in(picky: PickyServer) -> None:
+    picky.rules.sessions = 1
+    async with running_backend(picky.url):
+        with pytest.raises(BackendUnavailable, match=r"no room for a further session \(BadTooManySessions\)"):
+            await OpcUaBackend({"url": picky.url}).start(Sink())
+    async with running_backend(picky.url) as (backend, _):
+        assert await backend.register("next") == 1
+
+
+async def test_a_session_that_was_not_activated_in_time_is_ended(picky: PickyServer) -> None:
+    picky.rules.activation_s = 0.5
+    for attempt in (1, 2):
+        with pytest.raises(BackendUnavailable, match="connect_timeout_s"):
+            await OpcUaBackend({"url": picky.url, "connect_timeout_s": 0.3}).start(Sink())
+        await picky.until(lambda attempt=attempt: picky.closings == attempt)
+
+    async with running_backend(picky.url, {"connect_timeout_s": 30}) as (backend, _):
+        assert await backend.register("patient") == 1
+
+
+async def test_a_subscription_whose_confirmation_came_too_late_is_deleted(picky: PickyServer) -> None:
+    picky.rules.subscription_s = 0.6
+    options = {"request_timeout_s": 0.4, "keep_alive_s": 0.2, "subscription_lifetime_s": 30}
+    async with running_backend(picky.url, options) as (backend, sink):
+        handle = await backend.register("late")
+        item = await backend.add_item(handle, f"{NS}V1")
+        await backend.advise(handle, item)
+        await picky.until(lambda: picky.subscriptions == 1)
+        picky.rules.subscription_s = 0.0
+        await sink.first(item)
+
+        assert picky.subscriptions == 2
+
+        await picky.until(lambda: picky.subscriptions == 1)
+
+
+async def test_values_larger_than_a_variable_may_be_are_not_sent() -> None:
+    limits = Limits(1, 1, 1, 1, 1, array_length=3, string_bytes=4, byte_string_bytes=2)
+
+    assert limits.takes(ua.Variant([1, 2, 3]))
+    assert limits.takes(ua.Variant("äö"))
+    assert limits.takes(ua.Variant(b"ab"))
+    assert limits.takes(ua.Variant([[1], [2], [3]]))
+    assert not limits.takes(ua.Variant([1, 2, 3, 4]))
+    assert not limits.takes(ua.Variant([[1, 2], [3, 4]]))
+    assert not limits.takes(ua.Variant("äöü"))
+    assert not limits.takes(ua.Variant(["a", "abcde"]))
+    assert not limits.takes(ua.Variant(b"abc"))
+    assert Limits(1, 1, 1, 1, 1).takes(ua.Variant("a" * 1000))
+
+
+@pytest.mark.soak
+async def test_fifty_thousand_children_are_listed_part_by_part(picky: PickyServer) -> None:
+    picky.rules.wide = 50_000
+    async with running_backend(picky.url, {"connect_timeout_s": 60, "request_timeout_s": 60}) as (backend, sink):
+        nodes = await backend.browse(f"{NS}Wide")
+
+        assert names(nodes) == [f"W{number}" for number in range(50_000)]
+        # One page of 1000 with the parent, 49 further ones, and 50 requests about their children.
+        assert len(picky.sizes["browse"]) == 100
+        assert max(picky.sizes["read"]) == 1000
+        assert sink.healths() == [SOURCE_HEALTH_GOOD]
