@@ -62,7 +62,8 @@ async def test_types_shapes_access_and_names_of_values_are_told(demo: str) -> No
 
     assert (of["UInt16"].source_data_type, of["UInt16"].data_type) == ("UInt16", v.MX_DATA_TYPE_INTEGER)
     assert (of["UInt64"].source_data_type, of["UInt64"].data_type) == ("UInt64", v.MX_DATA_TYPE_UNSPECIFIED)
-    assert (of["DoubleArray"].is_array, list(of["DoubleArray"].array_dimensions)) == (True, [0])
+    # A server may leave the number of dimensions open.
+    assert (of["DoubleArray"].is_array, list(of["DoubleArray"].array_dimensions)) in ((True, [0]), (True, []))
     assert (of["Matrix"].is_array, list(of["Matrix"].array_dimensions)) in ((True, [0, 0]), (True, [2, 3]))
     assert (of["ReadOnly"].readable, of["ReadOnly"].writeable) == (True, False)
     assert (of["Mode"].source_data_type, of["Mode"].data_type) == ("Mode", v.MX_DATA_TYPE_INTEGER)
