@@ -35,6 +35,9 @@ _MAXIMUM_DEPTH = 8
 
 
 _LONGEST_SAMPLING_INTERVAL_S = 3600
+# The largest number of characters of a reference, including its context. Source: an item's record must fit the smallest
+# frame that can be set, 64 KiB.
+REFERENCE_CHARACTERS = 8192
 
 
 class HasValue(Protocol):
@@ -75,6 +78,20 @@ def checked_interval_ms(interval_ms: int) -> int:
     if interval_ms <= 0:
         raise MxError(E_INVALIDARG, f"the interval is {interval_ms} ms, it must be greater than 0")
     return interval_ms
+
+
+def check_reference(definition: str, context: str) -> None:
+    """Refuse an item without a name, or with too long a reference.
+
+    Raises:
+        MxError: E_INVALIDARG.
+    """
+    if not definition:
+        raise MxError(E_INVALIDARG, "the item definition is empty")
+    if len(definition) + len(context) > REFERENCE_CHARACTERS:
+        raise MxError(
+            E_INVALIDARG, f"the item's definition and context have more than {REFERENCE_CHARACTERS} characters"
+        )
 
 
 def checked_options(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mxgw.v1.commands_pb2 import BulkItemResult, BulkResult, GetItemMetadataCommand, ItemReference, MxReply
-from mxgw_worker.arguments import check_no_options
+from mxgw_worker.arguments import check_no_options, check_reference
 from mxgw_worker.backends.base import E_NOTIMPL, Describable, MxError
 from mxgw_worker.calls import Call, Refused, failed_item
-from mxgw_worker.methods import Methods, check_reference
+from mxgw_worker.methods import Methods
 
 # How many items the backend describes while it is held. Other commands run between these portions.
 _ITEMS_AT_ONCE = 500

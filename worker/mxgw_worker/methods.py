@@ -14,17 +14,13 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.commands_pb2 import ItemOptions, MxReply, WriteResult
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADVISE_KIND_SUPERVISORY
 from mxgw.v1.values_pb2 import MxStatus
-from mxgw_worker.arguments import checked_interval_ms, checked_options, checked_time, checked_value
+from mxgw_worker.arguments import check_reference, checked_interval_ms, checked_options, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, E_NOTIMPL, Backend, MxError, Tunable
 from mxgw_worker.calls import Call, CallExpired, Issue, Refused
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import BackendTurn, Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
-
-# The largest number of characters of a reference, including its context. Source: an item's record must fit the smallest
-# frame that can be set, 64 KiB.
-REFERENCE_CHARACTERS = 8192
 
 MISSING = (
     "the backend sent no completion within workers.write_completion_timeout_s: count the write as failed and read the "
@@ -376,20 +372,6 @@ class Methods:
     def _line_up(self, server_handle: int, item_handle: int) -> AbstractContextManager[Ticket | None]:
         item = self.items.get(server_handle, item_handle)
         return nullcontext() if item is None else item.turns.line_up()
-
-
-def check_reference(definition: str, context: str) -> None:
-    """Refuse an item without a name, or with too long a reference.
-
-    Raises:
-        MxError: E_INVALIDARG.
-    """
-    if not definition:
-        raise MxError(E_INVALIDARG, "the item definition is empty")
-    if len(definition) + len(context) > REFERENCE_CHARACTERS:
-        raise MxError(
-            E_INVALIDARG, f"the item's definition and context have more than {REFERENCE_CHARACTERS} characters"
-        )
 
 
 def _handles(command: _WriteCommand) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""A session without `await`. Its methods have the same names and results as the methods of `mxgw_client.Session`."""
+"""A session without `await`. Its methods have the same names and results as the methods of `mxgw_client.Session`.
+
+The module has more than 400 lines, because it is one list of all methods.
+"""
 
 from __future__ import annotations
 
