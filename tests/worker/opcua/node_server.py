@@ -48,15 +48,15 @@ def modules() -> Path | None:
 
 
 @contextmanager
-def node_process(state: Path) -> Iterator[str]:
-    """Run the server, and yield its endpoint. `state` is a directory for its certificates. The test is skipped when
-    node-opcua is not installed.
+def node_process(state: Path, *, items: int = 10, period_ms: int = 50) -> Iterator[str]:
+    """Run the server, and yield its endpoint. `state` is a directory for its certificates; it has `items` counters,
+    which change every `period_ms`. The test is skipped when node-opcua is not installed.
     """
     installed = modules()
     if installed is None:
         pytest.skip(MISSING)
     environment = {**os.environ, "NODE_PATH": str(installed)}
-    command = ["node", str(SCRIPT), str(state)]
+    command = ["node", str(SCRIPT), str(state), str(items), str(period_ms)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -1,5 +1,6 @@
 // An OPC UA server by node-opcua, with what the tests in tests/worker/opcua/other_servers.toml need of the demo server:
 // the same node ids, names, types and values. It prints one JSON line with its endpoint, and ends with its standard input.
+// Arguments: a directory for its certificates, the number of counters below Load, and their period in milliseconds.
 // Run by tests/worker/opcua/node_server.py, which says where node-opcua is (NODE_PATH).
 "use strict";
 
@@ -25,7 +26,7 @@ const {
 } = require("node-opcua");
 
 const NAMESPACE = "urn:mxgw:demo";
-const [, , stateDirectory] = process.argv;
+const [, , stateDirectory, items, periodMs] = process.argv;
 
 const time = (text) => new Date(text);
 const scalar = { arrayType: VariantArrayType.Scalar };
@@ -152,7 +153,7 @@ async function main() {
 
   const load = names.addFolder(objects, { nodeId: "s=Load", browseName: "Load" });
   const counters = [];
-  for (let number = 0; number < 10; number++) {
+  for (let number = 0; number < Number(items); number++) {
     counters.push(add(load, `${number}`, new Variant({ dataType: DataType.Int32, value: 0 })));
   }
   let turn = 0;
@@ -161,7 +162,7 @@ async function main() {
     for (const counter of counters) counter.setValueFromSource({ dataType: DataType.Int32, value: turn });
     row.setValueFromSource({ dataType: DataType.Int32, value: turn });
     usage.setValueFromSource({ dataType: DataType.Double, value: turn / 2 });
-  }, 50);
+  }, Number(periodMs));
 
   await server.start();
   process.stdin.on("end", () => process.exit(0)).resume();
