@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from mxgw_worker.backends.base import BackendUnavailable
 from mxgw_worker.backends.opcua import OpcUaBackend
-from mxgw_worker.backends.opcua.certificates import check_trusted, private_key
+from mxgw_worker.backends.opcua.certificates import private_key
 
-from .certificates import Identity, make_identity
+from .certificates import make_identity
 from .harness import NS, Sink, demo_process, endpoint_of, running_backend
 
 PASSWORD = "Geheim-4711"
@@ -147,25 +146,6 @@ async def test_a_person_may_log_in_with_a_certificate(pki: Path, secured: str) -
         assert await backend.register("person") == 1
 
     assert "refuses this login" in await refusal(secured, as_person("stranger"))
-
-
-def _der(identity: Identity) -> bytes:
-    return identity.issued.public_bytes(Encoding.DER)
-
-
-def test_a_server_is_trusted_by_its_certificate_or_its_issuers(tmp_path: Path) -> None:
-    authority = make_identity(tmp_path, "authority", ca=True)
-    issued = make_identity(tmp_path, "issued", issuer=authority)
-    no_authority = make_identity(tmp_path, "leaf")
-    by_leaf = make_identity(tmp_path, "by-leaf", issuer=no_authority)
-    expired = make_identity(tmp_path, "expired", days=-1)
-    check_trusted(_der(issued), authority.certificate)
-    check_trusted(_der(issued), issued.certificate)
-    for identity, trusted in ((issued, no_authority), (by_leaf, no_authority), (no_authority, authority)):
-        with pytest.raises(BackendUnavailable, match="fingerprint"):
-            check_trusted(_der(identity), trusted.certificate)
-    with pytest.raises(BackendUnavailable, match="not valid today"):
-        check_trusted(_der(expired), expired.certificate)
 
 
 def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
