@@ -334,6 +334,23 @@ def secure(picky: PickyServer, pki: Path, **changes: object) -> dict[str, object
     }
 
 
+async def test_a_renewed_certificate_of_the_server_is_checked_anew(
+    picky: PickyServer, pki: Path, tmp_path: Path
+) -> None:
+    trusted = shutil.copytree(pki / "trusted", tmp_path / "trusted")
+    client = Client(picky.url)
+    options = OpcUaOptions.parse(secure(picky, pki, trusted_certificates=str(trusted)))
+    picky.rules.offered = (pki / "good.der").read_bytes()
+    await secure_client(client, options)
+    picky.rules.offered = (pki / "stranger.der").read_bytes()
+    with pytest.raises(BackendUnavailable, match="compare the fingerprint"):
+        await secure_client(client, options)
+    shutil.copy(pki / "stranger.der", trusted)
+    await secure_client(client, options)
+
+    assert client.security_policy.peer_certificate == picky.rules.offered
+
+
 async def test_keys_are_renewed_in_time_and_the_server_uses_the_new_ones_at_once(picky: PickyServer) -> None:
     async with running_backend(picky.url, {"channel_lifetime_s": 1, "probe_interval_s": 600}) as (backend, sink):
         handle = await backend.register("channel")
