@@ -207,7 +207,9 @@ async def test_limits_of_items_and_subscriptions_are_told_and_tried_again(picky:
         other = await backend.register("subscriptions")
         more = await backend.add_item(other, f"{NS}V0")
         await backend.advise(other, more)
-        assert (await sink.first(more)).statuses[1].raw_detail % 2**32 == _codes.BadTooManySubscriptions
+        refused = (await sink.first(more)).statuses
+        assert (refused[0].success, refused[0].raw_detail) == (0, 26)
+        assert refused[1].raw_detail % 2**32 == _codes.BadTooManySubscriptions
 
         picky.rules.subscriptions = 2
         await sink.until(lambda: sink.changes(more)[-1].quality == 192)
