@@ -7,6 +7,7 @@ variable each, and an object `Wide`, whose children exist in answers of Browse o
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import struct_from_binary
@@ -48,6 +50,8 @@ class Rules:
     subscription_s: float = 0.0  # how late a subscription is confirmed
     subscriptions: int = 1_000_000
     items: int = 1_000_000
+    offered: bytes | None = None  # the certificate of an endpoint that is offered, and that nobody can use
+    application_uri: str = "urn:picky"
 
 
 class PickyServer:
@@ -63,6 +67,8 @@ class PickyServer:
         self._changed = asyncio.Event()
         self._points: dict[bytes, list[Any]] = {}
         server.iserver.create_session = self._create_session
+        self._endpoints = server.iserver.get_endpoints
+        server.iserver.get_endpoints = self._offer
 
     @property
     def url(self) -> str:
@@ -72,6 +78,11 @@ class PickyServer:
     @property
     def open_sessions(self) -> int:
         return sum(session.state.name != "Closed" for session in self.sessions)
+
+    @property
+    def processors(self) -> list[Any]:
+        assert self.server.bserver is not None
+        return [client.processor for client in self.server.bserver.clients]
 
     @property
     def subscriptions(self) -> int:
@@ -145,6 +156,17 @@ class PickyServer:
             self._points[point] = left
             return ua.BrowseResult(ContinuationPoint=point)
         return self.page(left, 0)
+
+    async def _offer(self, params: Any = None, sockname: Any = None) -> Any:
+        endpoints = await self._endpoints(params, sockname)
+        if self.rules.offered is not None:
+            secure = copy.deepcopy(endpoints[0])
+            secure.SecurityMode = ua.MessageSecurityMode.SignAndEncrypt
+            secure.SecurityPolicyUri = SecurityPolicyBasic256Sha256.URI
+            secure.ServerCertificate = self.rules.offered
+            secure.Server.ApplicationUri = self.rules.application_uri
+            endpoints.append(secure)
+        return endpoints
 
     def _create_session(self, name: str, user: Any = None, external: bool = False) -> Any:
         service = self.server.iserver

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from asyncua import Server, ua, uamethod
 from asyncua.crypto.permission_rules import User, UserRole
 
+from mxgw_worker.backends.opcua import certificates
 from mxgw_worker.backends.sim.profiles.recording import STEEL_WEEK, attribute_name
 from mxgw_worker.backends.sim.recordings import Recording, read_recording
 from mxgw_worker.backends.sim.status import DataType
@@ -148,6 +149,10 @@ async def _serve(options: argparse.Namespace, password: str, certificate: bytes)
 
 async def _set_security(server: Server, options: argparse.Namespace) -> None:
     if options.certificate:
+        # Clients compare the two. Source: OPC 10000-4, 6.1.3.
+        uri = certificates.application_uri(certificates.load(Path(options.certificate)))
+        if uri:
+            await server.set_application_uri(uri)
         await server.load_certificate(options.certificate)
         await server.load_private_key(options.private_key)
         server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])

@@ -1,19 +1,33 @@
-"""Limits of servers: obeyed when they are declared, learnt when not, and never a short list in place of a full one."""
+"""Servers with limits, wrong clocks and wrong certificates.
+
+Limits are obeyed when they are declared, learnt when not, and a short list never stands for a full one.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from asyncua import ua
+from asyncua import Client, ua
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mxgw.convert import is_ok, to_value
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw_worker.backends.base import BackendUnavailable, MxError
 from mxgw_worker.backends.opcua import OpcUaBackend
+from mxgw_worker.backends.opcua.channel import open_channel, renewal_after_s
 from mxgw_worker.backends.opcua.limits import Limits
+from mxgw_worker.backends.opcua.options import OpcUaOptions
+from mxgw_worker.backends.opcua.security import secure as secure_client
 
+from .certificates import local_names, make_identity
 from .harness import Sink, running_backend
 from .picky_server import NS, VARIABLES, PickyServer, names, picky_server
 
@@ -193,7 +207,9 @@ async def test_limits_of_items_and_subscriptions_are_told_and_tried_again(picky:
         other = await backend.register("subscriptions")
         more = await backend.add_item(other, f"{NS}V0")
         await backend.advise(other, more)
-        assert (await sink.first(more)).statuses[1].raw_detail % 2**32 == _codes.BadTooManySubscriptions
+        refused = (await sink.first(more)).statuses
+        assert (refused[0].success, refused[0].raw_detail) == (0, 26)
+        assert refused[1].raw_detail % 2**32 == _codes.BadTooManySubscriptions
 
         picky.rules.subscriptions = 2
         await sink.until(lambda: sink.changes(more)[-1].quality == 192)
@@ -250,9 +266,146 @@ async def test_values_larger_than_a_variable_may_be_are_not_sent() -> None:
     assert Limits(1, 1, 1, 1, 1).takes(ua.Variant("a" * 1000))
 
 
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pki")
+    (folder / "trusted").mkdir()
+    make_identity(folder, "client")
+    authority = make_identity(folder, "authority", ca=True)
+    shutil.copy(authority.certificate, folder / "trusted")
+    for name, changes in OFFERED.items():
+        made = {"names": local_names("urn:picky"), "issuer": authority, **changes}
+        make_identity(folder, name, **made)  # type: ignore[arg-type]
+    return folder
+
+
+OFFERED: dict[str, dict[str, object]] = {
+    "good": {},
+    "ended": {"days": -1},
+    "early": {"starts_in_days": 2},
+    "stranger": {"issuer": None},
+    "elsewhere": {"names": [x509.UniformResourceIdentifier("urn:picky"), x509.DNSName("line2")]},
+    "another": {"names": local_names("urn:another")},
+    "client only": {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH]},
+    "short": {"key_bits": 1024},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ended", "is not valid today: it ended on"),
+        ("early", "is not valid today: it begins on"),
+        ("stranger", "nor issued by a CA there; compare the fingerprint"),
+        ("elsewhere", "is for the host line2 and not for 127.0.0.1"),
+        ("another", "is for the application urn:another, but the server calls itself urn:picky"),
+        ("client only", "may not be used as a server's"),
+        ("short", "has a key of 1024 bits"),
+        ("", "sends no certificate"),
+        ("broken", "sends a certificate that cannot be read"),
+    ],
+)
+async def test_a_certificate_that_a_server_offers_is_checked_before_anything_is_sent(
+    picky: PickyServer, pki: Path, name: str, told: str
+) -> None:
+    contents = {"": b"", "broken": b"0\x82"}
+    picky.rules.offered = contents[name] if name in contents else (pki / f"{name}.der").read_bytes()
+    with pytest.raises(BackendUnavailable, match=re.escape(told)):
+        await OpcUaBackend(secure(picky, pki)).start(Sink())
+
+    assert picky.activations == 0
+
+
+async def test_a_trusted_certificate_is_taken_for_the_channel(picky: PickyServer, pki: Path) -> None:
+    for name, tolerated in (("good", ""), ("elsewhere", "host_name"), ("another", "application_uri, validity")):
+        picky.rules.offered = (pki / f"{name}.der").read_bytes()
+        client = Client(picky.url)
+        await secure_client(client, OpcUaOptions.parse(secure(picky, pki, tolerated_certificate_errors=tolerated)))
+
+        assert client.security_policy.peer_certificate == picky.rules.offered
+
+
+def secure(picky: PickyServer, pki: Path, **changes: object) -> dict[str, object]:
+    return {
+        "url": picky.url,
+        "security_policy": "Basic256Sha256",
+        "certificate": str(pki / "client.der"),
+        "private_key": str(pki / "client.pem"),
+        "trusted_certificates": str(pki / "trusted"),
+        **changes,
+    }
+
+
+async def test_a_renewed_certificate_of_the_server_is_checked_anew(
+    picky: PickyServer, pki: Path, tmp_path: Path
+) -> None:
+    trusted = shutil.copytree(pki / "trusted", tmp_path / "trusted")
+    client = Client(picky.url)
+    options = OpcUaOptions.parse(secure(picky, pki, trusted_certificates=str(trusted)))
+    picky.rules.offered = (pki / "good.der").read_bytes()
+    await secure_client(client, options)
+    picky.rules.offered = (pki / "stranger.der").read_bytes()
+    with pytest.raises(BackendUnavailable, match="compare the fingerprint"):
+        await secure_client(client, options)
+    shutil.copy(pki / "stranger.der", trusted)
+    await secure_client(client, options)
+
+    assert client.security_policy.peer_certificate == picky.rules.offered
+
+
+async def test_keys_are_renewed_in_time_and_the_server_uses_the_new_ones_at_once(picky: PickyServer) -> None:
+    async with running_backend(picky.url, {"channel_lifetime_s": 1, "probe_interval_s": 600}) as (backend, sink):
+        handle = await backend.register("channel")
+        item = await backend.add_item(handle, f"{NS}V0")
+        await backend.advise(handle, item)
+        await sink.first(item)
+        (theirs,) = [client._connection for client in picky.processors if client.session in picky.sessions]
+        first = theirs.security_token.TokenId
+        # Nothing else is sent: no probe is due, and the subscription is silent.
+        await picky.until(lambda: theirs.security_token.TokenId == first + 2)
+
+        assert theirs.next_security_token.TokenId in (0, first + 2)
+        assert sink.healths() == [SOURCE_HEALTH_GOOD]
+
+
+async def test_a_server_with_a_wrong_clock_may_answer_under_the_keys_before(picky: PickyServer) -> None:
+    async with running_backend(picky.url, {"channel_lifetime_s": 600, "probe_interval_s": 600}) as (backend, _):
+        client = backend._connection._client
+        assert client is not None
+        (theirs,) = [client._connection for client in picky.processors if client.session in picky.sessions]
+        make, encode = theirs.open, theirs.message_to_binary
+
+        def in_1970(*arguments: Any) -> Any:
+            answer = make(*arguments)
+            answer.SecurityToken.CreatedAt = datetime(1970, 1, 1, tzinfo=UTC)
+            return answer
+
+        def under_the_keys_before(*arguments: Any, **named: Any) -> Any:
+            now, theirs.security_token = theirs.security_token, theirs.prev_security_token
+            try:
+                return encode(*arguments, **named)
+            finally:
+                theirs.security_token = now
+
+        theirs.open = in_1970
+        for _ in range(2):
+            assert await open_channel(client, 600.0, renew=True) == 600.0
+        theirs.message_to_binary = under_the_keys_before
+
+        assert await backend.browse("") != []
+
+
+async def test_keys_that_live_shortly_are_renewed_early() -> None:
+    assert renewal_after_s(3600) == 2700
+    assert renewal_after_s(60) == 45
+    assert renewal_after_s(20) == 10
+    assert renewal_after_s(10) == pytest.approx(10 / 3)
+    assert renewal_after_s(1) == pytest.approx(1 / 3)
+
+
 @pytest.mark.soak
 async def test_fifty_thousand_children_are_listed_part_by_part(picky: PickyServer) -> None:
-    picky.rules.wide = 50_000
+    picky.rules.wide, picky.rules.page = 50_000, 1000
     async with running_backend(picky.url, {"connect_timeout_s": 60, "request_timeout_s": 60}) as (backend, sink):
         nodes = await backend.browse(f"{NS}Wide")
 
