@@ -144,12 +144,14 @@ def client_name(command: str) -> str:
     return printable(f"mxgw {command}, {user}@{socket.gethostname()}", 128)
 
 
-async def walk(session: mxgw_client.Session, path: str, depth: int) -> AsyncIterator[mxgw_client.BrowseNode]:
+async def walk(
+    session: mxgw_client.Session, path: str, depth: int, *, include_metadata: bool = False
+) -> AsyncIterator[mxgw_client.BrowseNode]:
     """Yield the nodes down to `depth` levels below `path`; parents are yielded before their children."""
     waiting = deque([(path, 1)])
     while waiting:
         path, level = waiting.popleft()
-        async for node in session.browse(path):
+        async for node in session.browse(path, include_metadata=include_metadata):
             yield node
             if node.has_children and level < depth:
                 waiting.append((node.path, level + 1))
