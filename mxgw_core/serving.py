@@ -96,7 +96,7 @@ class _Signals:
         if self.since is not None:
             os.write(2, f"{request.name} again: leaving at once.\n".encode())
             os._exit(request.exit_code)
-        self.since = time.monotonic()
+        self.since = time.perf_counter()
         text = f"{request.name}: draining for up to {self._drain_timeout_s:g} s; a second signal ends at once.\n"
         os.write(2, text.encode())
         with contextlib.suppress(RuntimeError):  # the loop is closed already
@@ -114,7 +114,7 @@ async def _serve(app: GatewayApp, signals: _Signals, on_ready: Callable[[Sequenc
     if signals.since is not None:
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
-        _say(f"Stopped after {time.monotonic() - signals.since:.1f} s; {rest}.")
+        _say(f"Stopped after {time.perf_counter() - signals.since:.1f} s; {rest}.")
         if app.has_stuck_calls:
             # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
             sys.stdout.flush()

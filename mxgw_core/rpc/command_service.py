@@ -151,7 +151,7 @@ class CommandService:
             InvalidRequest: the page token belongs to another query.
             GatewayError: raised by `call_worker`.
         """
-        until = time.monotonic() + timeout_s
+        until = time.perf_counter() + timeout_s
         query = f"shown\0{browse.parent}\0{browse.name_contains.casefold()}"
         place = place_of(browse.page_token, query) if browse.page_token else (0, 0)
         if place is None:
@@ -165,7 +165,7 @@ class CommandService:
         browse.page_size, browse.page_token, is_first = _LARGEST_BROWSE_PAGE, "", True
         while is_first or (browse.page_token and not room.is_full):
             is_first = False
-            left_s = max(0.0, until - time.monotonic())
+            left_s = max(0.0, until - time.perf_counter())
             try:
                 found = (await call_worker(session, w.CommandRequest(browse=browse), left_s)).browse
             except InvalidRequest as error:
