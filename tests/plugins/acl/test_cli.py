@@ -336,11 +336,15 @@ def test_a_pattern_that_would_make_each_look_long_and_too_many_of_them_are_refus
 def test_keys_at_their_former_place_are_never_replaced_by_an_empty_database(shell: Shell) -> None:
     shell.run("keys", "create", "historian")
     settings = shell.folder / "settings.toml"
-    settings.write_text(settings.read_text(encoding="utf-8") + f'[gateway]\ndata_dir = "{shell.folder}/elsewhere"\n')
+    settings.write_text(
+        settings.read_text(encoding="utf-8") + f"[gateway]\ndata_dir = '{shell.folder / 'elsewhere'}'\n"
+    )
 
     done = shell.run("keys", "list", code=2)
 
-    assert f"{shell.folder}/var/acl exists and {shell.folder}/elsewhere/acl does not" in done.stderr
+    before, now = shell.folder / "var" / "acl", shell.folder / "elsewhere" / "acl"
+
+    assert f"{before} exists and {now} does not" in done.stderr
     assert not (shell.folder / "elsewhere").exists()
 
     (shell.folder / "elsewhere").mkdir()

@@ -431,10 +431,12 @@ async def test_a_stream_that_nobody_reads_is_ended_all_the_same(tmp_path: Path) 
 
 async def test_a_key_that_expires_ends_its_streams(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path) as guarded:
-        _, text = guarded.issue(expires_at=time.time() + 1.5)
+        key, text = guarded.issue(expires_at=time.time() + 3600)
         async with client_with(guarded.target, text) as client:
             stream = client.stream((await client.open()).session_id)
             await stream.read()
+            change = "UPDATE keys SET expires_at = ? WHERE id = ?"  # it expires now, however long the opening took
+            guarded.store._connection.execute(change, (time.time(), key.id))
             refusal = await refused(stream)
 
             assert (refusal.reason, refusal.metadata["cause"]) == ("REVOKED", "expired")

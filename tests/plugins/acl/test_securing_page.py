@@ -38,7 +38,7 @@ def site(tmp_path: Path) -> Path:
     pair = authority.issue("gateway")
     there = {"plant-ca.pem": authority.root, "tls/server.pem": pair.certificate, "tls/server.key": pair.key}
     for named, file in there.items():
-        settings = settings.replace(f"/etc/mxgw/{named}", str(file))
+        settings = settings.replace(f"/etc/mxgw/{named}", file.as_posix())
     (tmp_path / "settings.toml").write_text(settings, encoding="utf-8")
     secrets = tmp_path / ".secrets.toml"
     secrets.write_text('[plugins.acl.ldap]\nservice_password = "secret"\n')
