@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from mxgw_worker import platform
 
 # What a message about a file or directory that others may read says, to be used with `match`.
@@ -30,3 +32,15 @@ def open_to_others(path: Path) -> Path:
 def is_private(path: Path) -> bool:
     """Return whether the present user owns a file or directory, and nobody else has access to it."""
     return platform.exposure(path) == "" and platform.owner_of(path) == platform.current_user()
+
+
+def link(path: Path, target: Path) -> None:
+    """Make a link to a file. Skip the test where this user cannot make links, or where Wine does not follow them."""
+    try:
+        path.symlink_to(target)
+        path.read_bytes()
+        is_link = path.is_symlink()
+    except OSError:
+        is_link = False
+    if not is_link:
+        pytest.skip("this user cannot make links that can be followed")
