@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -425,7 +425,7 @@ async def test_a_client_that_stopped_existing_in_silence_is_found() -> None:
     async with running_gateway(LOOPBACK) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         process = await _following(gateway, session.session_id)
-        process.send_signal(signal.SIGSTOP)
+        psutil.Process(process.pid).suspend()
         try:
             await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
         finally:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from support.clients import Client, refusal_of, refused, running_calls
 from support.keys import EVERYTHING, client_with, guarded_gateway
@@ -398,13 +397,13 @@ async def test_the_answer_of_a_call_that_took_long_is_withheld_when_its_key_was_
             session_id = (await client.open()).session_id
             register = InvokeRequest(session_id=session_id, command=c.MxCommand(register=c.RegisterCommand()))
             (session,) = guarded.gateway.api.sessions()
-            os.kill(session.worker_pid, signal.SIGSTOP)
+            psutil.Process(session.worker_pid).suspend()
             browse = client.commands.Browse(BrowseRequest(session_id=session_id))
             command = client.commands.Invoke(register)
             await until(lambda: running_calls(guarded.gateway.api) == {"Browse": 1, "Invoke": 1})
             guarded.store.revoke(key.id, closes_sessions=False)
             assert (await refused(client.gateway.Ping(PingRequest()))).reason == "UNAUTHENTICATED"
-            os.kill(session.worker_pid, signal.SIGCONT)
+            psutil.Process(session.worker_pid).resume()
             refusals = [await refused(browse), await refused(command)]
 
     assert [refusal.reason for refusal in refusals] == ["REVOKED"] * 2
