@@ -100,6 +100,20 @@ def test_where_waits_are_not_counted_only_certain_cpu_time_is_to_blame_at_once(
     assert (budget.overrun_s, budget.delay_s) == pytest.approx((overrun_ms * MS, delay_ms * MS))
 
 
+def test_the_time_that_the_measurement_takes_is_not_the_block_s() -> None:
+    now = 0.0
+
+    def use() -> ThreadUse:
+        nonlocal now
+        now += 5 * MS
+        return (0.0, None, 0)
+
+    with Budget(MS, clock=lambda: now, use=use) as budget:
+        pass
+
+    assert budget.delay_s == 0.0
+
+
 def measured(wall_ms: float, before: ThreadUse, after: ThreadUse, *, step_ms: float) -> Budget:
     clock, use = iter([5.0, 5.0 + wall_ms * MS]), iter([before, after])
     with Budget(MS, clock=lambda: next(clock), use=lambda: next(use), step_s=step_ms * MS) as budget:
@@ -181,7 +195,7 @@ def test_the_answers_have_the_order_of_the_questions() -> None:
 
 
 @pytest.mark.usefixtures("uninterrupted")
-@pytest.mark.parametrize("slow", [lambda *_: time.sleep(0.005), lambda *_: burn(0.005)], ids=["sleeps", "burns"])
+@pytest.mark.parametrize("slow", [lambda *_: time.sleep(0.005), lambda *_: burn(0.05)], ids=["sleeps", "burns"])
 def test_a_slow_keep_is_given_up_early(slow: Callable[..., object]) -> None:
     asked: list[object] = []
 
