@@ -133,7 +133,7 @@ class _Signals:
             _interject(f"{request.name} again: leaving at once.")
             self._leave(request.exit_code, "")
             return
-        self.since = time.monotonic()
+        self.since = time.perf_counter()
         self._on_stop()
         # The gateway is stopped first, because writing waits where nobody reads what was written before.
         with contextlib.suppress(RuntimeError):  # the loop is closed already
@@ -157,7 +157,7 @@ async def _serve(
     if signals.since is not None:
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
-        _say(f"Stopped after {time.monotonic() - signals.since:.1f} s; {rest}.")
+        _say(f"Stopped after {time.perf_counter() - signals.since:.1f} s; {rest}.")
         if app.has_stuck_calls:
             # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
             _flush()

@@ -134,7 +134,7 @@ class CommandService:
             page_size=page(request.page_size, 500, largest),
             page_token=request.page_token,
         )
-        until = time.monotonic() + self._timeout(call, None)
+        until = time.perf_counter() + self._timeout(call, None)
         guards = [guard for guard in self._guards_of(session, call.identity) if isinstance(guard, BrowseGuard)]
         if guards:
             response = await self._shown_nodes(session, browse, guards, until)
@@ -203,7 +203,7 @@ class CommandService:
 
 
 def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())
+    return max(0.0, until - time.perf_counter())
 
 
 async def _add_metadata(session: Session, nodes: Sequence[c.BrowseNode], until: float) -> None:

@@ -115,7 +115,7 @@ async def _show(
     tags = await tags_to_show(session, options)
     stopping = asyncio.Event()
     async with session.events(resume=None) as stream, asyncio.TaskGroup() as tasks:
-        board = Board(options.title, time.monotonic())
+        board = Board(options.title, time.perf_counter())
         running = [tasks.create_task(follow_events(stream, board, children), name="events")]
         try:
             await subscribe(session, tags, board)
@@ -127,7 +127,7 @@ async def _show(
             with _stopped_by_ctrl_c(stopping), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.seconds):
                     await stopping.wait()
-            seconds = time.monotonic() - board.started_at
+            seconds = time.perf_counter() - board.started_at
         finally:
             for task in running:
                 task.cancel()

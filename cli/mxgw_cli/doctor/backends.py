@@ -73,10 +73,10 @@ async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, ba
 
 async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
     """Request the worker's state until its source is good, for at most `SOURCE_WAIT_S`; return the last answer."""
-    deadline = time.monotonic() + SOURCE_WAIT_S
+    deadline = time.perf_counter() + SOURCE_WAIT_S
     while True:
         worker = await session.worker_info()
-        if worker.source_health is SourceHealth.GOOD or time.monotonic() > deadline:
+        if worker.source_health is SourceHealth.GOOD or time.perf_counter() > deadline:
             return worker
         await asyncio.sleep(SOURCE_POLL_S)
 

@@ -27,7 +27,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         CliFailure: no gateway runs on the data directory, it runs as another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
-    began = time.monotonic()
+    began = time.perf_counter()
     process = _gateway_of(directory)
     pid = process.pid
     try:
@@ -45,7 +45,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         raise CliFailure(f"the gateway (pid {pid}) belongs to another user", hint="Run this as that user.") from None
     finally:
         process.close()
-    seconds = time.monotonic() - began
+    seconds = time.perf_counter() - began
     if as_json:
         write_json({"pid": pid, "seconds": round(seconds, 3)})
     else:

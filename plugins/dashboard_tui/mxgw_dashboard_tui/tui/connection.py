@@ -64,7 +64,7 @@ class Connection:
         self._interval_s = interval_s
         self._channel = _channel(target)
         self._stub: Any = dashboard_service_pb2_grpc.DashboardServiceStub(self._channel)
-        self._credentials = Credentials(time.monotonic)
+        self._credentials = Credentials(time.perf_counter)
         # Set by `login`; `run` waits for it while the gateway demands a login.
         self._logged_in = asyncio.Event()
 

@@ -21,7 +21,7 @@ def run(options: Options) -> None:
     try:
         if options.replay is not None:
             next(read_recording(options.replay), None)
-        recorder = Recorder(options.record, time.monotonic) if options.record is not None else None
+        recorder = Recorder(options.record, time.perf_counter) if options.record is not None else None
     except NoRecording as error:
         raise click.ClickException(str(error)) from None
     try:

@@ -243,7 +243,7 @@ class Conditions:
         result = await session.create_subscription(parameters, _unused)
         subscription = self._subscription = Subscription(0)
         subscription.id = result.SubscriptionId
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s
         subscription.on_events = self._happened

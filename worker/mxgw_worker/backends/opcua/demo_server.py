@@ -167,11 +167,11 @@ async def _repeat(step: Callable[[], Any], period_s: float) -> None:
     """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one
     second.
     """
-    due = time.monotonic()
+    due = time.perf_counter()
     while True:
         await step()
-        due = max(due + period_s, time.monotonic() - 1.0)
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + period_s, time.perf_counter() - 1.0)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
 
 async def _add_steel(

@@ -159,7 +159,7 @@ class Publisher:
         if subscription is None:  # The subscription was removed.
             self._unknown(result.SubscriptionId)
             return
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         subscription.suspected = False
         sequence = message.SequenceNumber
         ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
@@ -245,7 +245,7 @@ class Publisher:
             available = result.AvailableSequenceNumbers or ()
         while await self._republish(subscription):
             pass
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         return not any(0 < _distance(subscription.last_sequence, n) <= _SEQUENCES // 2 for n in available)
 
     def _all_gone(self) -> None:

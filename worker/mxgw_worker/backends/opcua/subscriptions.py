@@ -150,11 +150,11 @@ class Subscriptions:
 
     async def watch(self) -> None:
         """Find subscriptions that have stopped without a message, and try refused items again. Runs until cancelled."""
-        retry_at = time.monotonic() + self._options.retry_failed_s
+        retry_at = time.perf_counter() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
             await asyncio.sleep(pause_s)
-            now = time.monotonic()
+            now = time.perf_counter()
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
@@ -280,7 +280,7 @@ class Subscriptions:
             return
         subscription.id = result.SubscriptionId
         subscription.last_sequence = 0
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         subscription.suspected = False
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s

@@ -18,6 +18,7 @@ assert sys.platform == "win32"
 
 from mxgw_worker.platform.shared import PeerCredentials
 from mxgw_worker.platform.windows import proactor, security, winapi
+from mxgw_worker.platform.windows.event_loop import EventLoop
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _BUSY_S, _BUSY_ATTEMPTS = 0.01, 200
 
 def event_loop_class() -> type[asyncio.AbstractEventLoop]:
     """Return the class of asyncio's own event loop that can use the endpoints and wait for processes."""
-    return asyncio.ProactorEventLoop
+    return EventLoop
 
 
 async def self_test() -> None:
