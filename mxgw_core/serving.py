@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
@@ -26,17 +27,26 @@ from mxgw_worker.platform import StopRequest, at_stop, self_test
 _END_S = 2.0
 
 
-def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
+def serve_until_stopped(
+    result: LoadedSettings,
+    *,
+    use_uvloop: bool,
+    on_ready: Callable[[Sequence[str]], None],
+    own: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     """Serve until the first SIGINT or SIGTERM, then shut down in order. A second signal ends the process at once.
 
     `on_ready` is called once, with the addresses, as soon as clients can connect. When a signal arrives, a line on
-    stderr says what happens. Call this in the main thread only, after logging was set up (`mxgw_core.logs`).
+    stderr says what happens. `own` are plugins of the calling program, which need not be installed; the key is a
+    plugin's name. Call this in the main thread only, after logging was set up (`mxgw_core.logs`).
 
     Raises:
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
         BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
     plugins = PluginHost.load(result.settings, origins=result.origins, end=end_process)
+    for name, plugin in own.items():
+        plugins.add(name, plugin)
     app = GatewayApp(result.settings, plugins, origins=result.origins, end=end_process)
     runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""

@@ -16,6 +16,7 @@ from mxgw_cli.commands import COMMANDS, EXAMPLES, PLUGINS_OF_COMMANDS
 from mxgw_cli.options import chosen_before, settings_parameters
 from mxgw_cli.shell import CliFailure, ExitCode, silence_stdout
 from mxgw_core.command_line import Group
+from mxgw_core.shells import STOP_WORD
 
 
 class _PipeClosed(Exception):
@@ -95,7 +96,8 @@ class RootGroup(Group):
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit codes"):
             formatter.write_text(
-                "0 done, 1 failed, 2 wrong usage, 3 gateway not reachable, 130 ended by Ctrl-C, 143 ended by SIGTERM"
+                "0 done, 1 failed, 2 wrong usage, 3 gateway not reachable, 130 ended by Ctrl-C, "
+                f"143 ended by {STOP_WORD}"
             )
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
