@@ -12,10 +12,12 @@ import json
 import logging
 import os
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+from mxgw.private_files import create_private
 from mxgw_client.errors import PositionFileError
 from mxgw_client.position import Position
 
@@ -29,6 +31,8 @@ _VERSION = 1
 _KEY = "mxgw_position_file"
 # A position file has less than 1 KiB. A file larger than this limit is some other file.
 _LARGEST_BYTES = 4096
+# How often it is tried to replace the file while another program has it open, and the time between two attempts.
+_MOVES, _MOVE_AGAIN_S = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,25 @@ def _close_quietly(file: PositionFile) -> None:
         log.warning("%s", error)
 
 
+def _move(new: Path, path: Path) -> None:
+    """Give the new file its name.
+
+    Windows refuses this for a moment while another program, for example a virus scanner, has the older file open.
+    """
+    for _ in range(_MOVES if os.name == "nt" else 0):
+        try:
+            new.replace(path)
+        except PermissionError:
+            _pause()
+        else:
+            return
+    new.replace(path)
+
+
+def _pause() -> None:
+    time.sleep(_MOVE_AGAIN_S)
+
+
 def _replace(path: Path, stored: StoredPosition) -> None:
     document = {
         _KEY: _VERSION,
@@ -219,14 +242,13 @@ def _replace(path: Path, stored: StoredPosition) -> None:
     if stored.snapshot_owed:
         document["snapshot_owed"] = True
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with os.fdopen(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:
+        with os.fdopen(create_private(new), "w", encoding="utf-8") as file:
             json.dump(document, file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        new.replace(path)
+        _move(new, path)
     except OSError:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
