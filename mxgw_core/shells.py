@@ -6,6 +6,7 @@ The help of commands needs this, and must be quick. So this module imports next 
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -21,8 +22,8 @@ if sys.platform == "win32":
 
     # Paths in examples. Key: as they are on Unix. Value: the same on Windows.
     _PATHS = {
-        "/etc/mxgw/": "C:\\ProgramData\\mxgw\\",
-        "/var/lib/mxgw": "C:\\ProgramData\\mxgw\\data",
+        "/etc/mxgw/": "C:\\mxgw\\",
+        "/var/lib/mxgw": "C:\\mxgw\\data",
         "/backup/": "D:\\backup\\",
         "/tmp/": "C:\\Temp\\",  # noqa: S108  an example
         "~/": "C:\\",
@@ -38,6 +39,19 @@ if sys.platform == "win32":
         for path, here in _PATHS.items():
             line = line.replace(path, here)
         return line.replace("'", '"')
+
+    def is_closed_pipe(error: OSError) -> bool:
+        """Return whether a write to stdout failed because the program that reads it has ended."""
+        if isinstance(error, BrokenPipeError):
+            return True
+        if error.errno != errno.EINVAL or error.filename is not None:
+            return False
+        # Other calls fail with this error too. What could not be written is still in the buffer, and fails again.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            return True
+        return False
 
     def is_plain_terminal() -> bool:
         """Return whether the terminal of this process can only print lines, and not move its cursor."""
@@ -86,6 +100,10 @@ else:
         cmd and PowerShell agree on double quotes around a text only as long as there are none in it.
         """
         return line
+
+    def is_closed_pipe(error: OSError) -> bool:
+        """Return whether a write to stdout failed because the program that reads it has ended."""
+        return isinstance(error, BrokenPipeError)
 
     def is_plain_terminal() -> bool:
         """Return whether the terminal of this process can only print lines, and not move its cursor."""

@@ -18,6 +18,7 @@ from mxgw_core.api.errors import MxgwError, PluginError
 from mxgw_core.exception_groups import innermost
 from mxgw_core.logs import log_to_stderr
 from mxgw_core.serving import end_in_time, serve_until_stopped
+from mxgw_core.shells import is_closed_pipe
 
 _LOOK_FOR_CAUSE = "`mxgw doctor` looks for the cause"
 
@@ -47,7 +48,9 @@ def serve_gateway(
             else:
                 click.echo(f"mxgw {version('mxgw')} ready on {', '.join(addresses)}")
                 sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
             # The program that started the gateway does not read its output. The gateway serves without it.
             silence_stdout()
 

@@ -111,7 +111,7 @@ class PositionFile:
                 f"attach to that one with gateway.attach_session({self.stored.session_id!r}), take another file, or "
                 "delete this one to begin anew"
             )
-        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+        if not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise PositionFileError(f"no file can be written in {self.path.parent.absolute()}: is it a directory?")
         self._latest = self._written = self.stored
         self._failure: PositionFileError | None = None

@@ -66,6 +66,8 @@ class Credentials:
         while True:
             self._changed.clear()
             left_s = None if self._renew_at == _NEVER else self._renew_at - self._clock()
+            if left_s is not None and left_s <= 0:
+                return
             try:
                 async with asyncio.timeout(left_s):
                     await self._changed.wait()
