@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -189,7 +190,10 @@ def test_an_interrupted_call_has_let_go_before_it_leaves() -> None:
     async def call() -> None:
         try:
             await asyncio.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGINT)
+            if os.name == "nt":  # there, os.kill ends a process
+                signal.raise_signal(signal.SIGINT)
+            else:
+                os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.2)
@@ -252,3 +256,13 @@ def test_a_script_that_forgets_to_close_still_ends(gateway_process: str) -> None
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+def test_a_wait_in_parts_ends_with_the_result_or_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "_WAIT_S", 0.001)
+    waiting: Future[int] = Future()
+    with pytest.raises(TimeoutError):
+        _loop._result_of(waiting, 0.005)
+    waiting.set_result(7)
+
+    assert _loop._result_of(waiting) == 7

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from support import wine
 from support.windows_gateway import needs_windows
@@ -43,10 +48,15 @@ class Shell:
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command that runs Python there."""
+        return self._windows.python(wine.Interpreter.BITS_64, *arguments)
+
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python, and return how it ended."""
-        command = self._windows.python(wine.Interpreter.BITS_64, *arguments)
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            self.command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
 
     def mxgw(self, *arguments: str) -> dict[str, object]:
         """Run a command of mxgw that must end well, and return the JSON that it prints."""
@@ -128,3 +138,41 @@ def test_the_dashboard_refuses_to_start_without_a_terminal_and_the_help_fits_win
     assert (dashboard_code, "needs a terminal" in said) == (1, True), said
     assert "unix:" not in help_text
     assert "C:\\mxgw\\settings.toml" in help_text
+
+
+@pytest.mark.asyncio
+async def test_the_dashboard_is_drawn_in_a_browser_and_takes_keys(shell: Shell) -> None:
+    command = shell.command("-m", "mxgw_dashboard_tui", "--serve", "--port", "0", "--connect", "127.0.0.1:1")
+    serving = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert serving.stdout is not None
+    line = await asyncio.to_thread(serving.stdout.readline)
+    found = re.search(r"(http://127\.0\.0\.1:\d+)/#key=(\S+)", line)
+
+    assert found, line
+
+    address, key = found.groups()
+    headers = {"Origin": address, "Sec-WebSocket-Protocol": f"mxgw.dashboard, mxgw.key.{key}"}
+    async with (
+        asyncio.timeout(500),
+        aiohttp.ClientSession() as browser,
+        browser.ws_connect(f"{address}/ws?width=80&height=24", headers=headers) as socket,
+    ):
+        # It has no gateway, and says so. The help names what no other screen does.
+        await _drawn(socket, b"no gateway answers")
+        await socket.send_json(["stdin", "?"])
+        await _drawn(socket, b"repainting")
+    os.kill(wine.child_of(serving.pid), signal.SIGKILL)
+    await asyncio.to_thread(serving.communicate)
+
+
+async def _drawn(socket: aiohttp.ClientWebSocketResponse, text: bytes) -> None:
+    """Read what the app draws, until it has drawn the text."""
+    drawn = b""
+    while text not in drawn:
+        message = await socket.receive()
+
+        assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), drawn[-400:]
+
+        drawn += message.data if isinstance(message.data, bytes) else message.data.encode()

@@ -21,7 +21,7 @@ from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, console, is_live, run
 from mxgw_client import errors
 from mxgw_core.printable import printable
-from mxgw_worker.platform import StopKind, StopRequest, on_stop
+from mxgw_worker.platform import StopKind, StopRequest, on_stop, quoted
 
 CALL_TIMEOUT_S = 30.0
 DASHBOARD = "dashboard_tui"
@@ -36,13 +36,17 @@ def run_demo(options: DemoOptions) -> None:
             the demo before the time of --seconds was over (exit code 130).
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
-        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
+        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint=_install("mxgw[opcua]"))
     if options.dashboard:
         needs_a_terminal()
     try:
         run(lambda: _demo(options))
     except errors.MxgwClientError as error:
         raise CliFailure(printable(str(error), 1000), hint="`mxgw doctor` looks for the cause.") from None
+
+
+def _install(what: str) -> str:
+    return quoted(("pip", "install", what))
 
 
 async def _demo(options: DemoOptions) -> None:
@@ -156,7 +160,7 @@ def needs_a_terminal() -> None:
     if not is_live() or not sys.stdin.isatty():
         raise CliFailure("--dashboard needs a terminal to show itself on")
     if importlib.util.find_spec("textual") is None:
-        raise CliFailure("--dashboard needs textual, which is not installed", hint="pip install 'mxgw[dashboard]'")
+        raise CliFailure("--dashboard needs textual, which is not installed", hint=_install("mxgw[dashboard]"))
 
 
 async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, own: OwnGateway) -> None:

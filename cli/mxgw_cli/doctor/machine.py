@@ -13,7 +13,7 @@ from mxgw_cli.doctor.report import Check, failed, ok, skipped, warning
 from mxgw_cli.render import bytes_text
 from mxgw_core.config.models import MIB, LimitSettings
 from mxgw_core.shells import ADMINISTRATOR_WORD, clock_command
-from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit
+from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit, quoted
 
 AREA = "Machine"
 
@@ -41,11 +41,8 @@ def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
         try:
             checks.append(ok(AREA, "OPC UA", f"asyncua {metadata.version('asyncua')}"))
         except metadata.PackageNotFoundError:
-            checks.append(
-                failed(
-                    AREA, "OPC UA", "asyncua is not installed", "Install it with the backend: pip install 'mxgw[opcua]'"
-                )
-            )
+            cure = f"Install it with the backend: {quoted(('pip', 'install', 'mxgw[opcua]'))}"
+            checks.append(failed(AREA, "OPC UA", "asyncua is not installed", cure))
     return checks
 
 

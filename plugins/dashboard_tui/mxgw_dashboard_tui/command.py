@@ -109,8 +109,10 @@ def dashboard(
 
 def _needs(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
-        package = module.replace("_", "-")
-        raise click.ClickException(f"this needs {package}, which is not installed: pip install 'mxgw[{extra}]'")
+        from mxgw_core.api import quoted
+
+        install = quoted(("pip", "install", f"mxgw[{extra}]"))
+        raise click.ClickException(f"this needs {module.replace('_', '-')}, which is not installed: {install}")
 
 
 def _command_of(options: Options) -> str:
