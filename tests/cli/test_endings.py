@@ -142,7 +142,7 @@ def _stopped(stop: Callable[[subprocess.Popen[str]], None]) -> int:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         stop(process)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)
 
     assert rest.strip() == "cleaned up"
     assert "Traceback" not in errors
@@ -160,7 +160,7 @@ def test_a_reader_that_has_enough_is_no_failure() -> None:
         process.stdout.close()
         assert process.stderr is not None
         errors = process.stderr.read()
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=300)
 
     assert (code, errors) == (0, b"")
 
@@ -180,7 +180,7 @@ def test_output_survives_an_encoding_that_lacks_its_characters(tmp_path: Path) -
         cwd=tmp_path,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -201,7 +201,7 @@ def test_a_process_that_is_tied_to_its_parent_ends_when_the_parent_is_gone() -> 
         assert process.stdin is not None
         assert "Serving HTTP" in process.stdout.readline()  # it got its arguments and runs as a main program
         process.stdin.close()
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=300)
 
     assert code == (143 if os.name == "nt" else -signal.SIGTERM)
 

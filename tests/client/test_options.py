@@ -65,7 +65,7 @@ def test_an_api_key_does_not_leave_the_machine_in_plain_text() -> None:
         connect("gateway.plant:50051", api_key=KEY, tls=True),
         connect("gateway.plant:50051", api_key=KEY, insecure_api_key=True),
         connect("127.0.0.1:50051", api_key=KEY),
-        connect("unix:/run/mxgw.sock", api_key=KEY),
+        *([connect("unix:/run/mxgw.sock", api_key=KEY)] if HAS_UNIX_SOCKETS else []),
     ):
         assert KEY not in repr(allowed)
 

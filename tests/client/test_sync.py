@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_a_loop_and_the_session_is_closed(gateway_process: str) ->
         session_id = script.stdout.readline().strip()
         wait_for_subscriber(gateway_process, session_id)
         script.send_signal(signal.SIGINT)
-        out, err = script.communicate(timeout=60)
+        out, err = script.communicate(timeout=300)
 
     assert (out, err, script.returncode) == ("interrupted True\n", "", 3)
     with sync.connect(gateway_process) as gateway:
@@ -252,7 +252,7 @@ def test_a_script_that_forgets_to_close_still_ends(gateway_process: str) -> None
         "events = gateway.open_session().open().events()\nnext(events)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, gateway_process], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code, gateway_process], capture_output=True, text=True, check=False, timeout=300
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)

@@ -14,14 +14,18 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mxgw.private_files import create_private
 from mxgw_client.errors import PositionFileError
 from mxgw_client.position import Position
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # The default time between two writes of the position, in seconds. After a program was killed, its next run can get the
 # events of the last such interval a second time.
@@ -31,8 +35,8 @@ _VERSION = 1
 _KEY = "mxgw_position_file"
 # A position file has less than 1 KiB. A file larger than this limit is some other file.
 _LARGEST_BYTES = 4096
-# How often it is tried to replace the file while another program has it open, and the time between two attempts.
-_MOVES, _MOVE_AGAIN_S = 10, 0.05
+# How often a step that Windows refuses is tried again, and the time in seconds between two attempts.
+_ATTEMPTS, _AGAIN_S = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,7 @@ def read_position_file(path: Path | str) -> StoredPosition | None:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST_BYTES + 1)
+        raw = _patiently(lambda: _beginning_of(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -213,23 +216,27 @@ def _close_quietly(file: PositionFile) -> None:
         log.warning("%s", error)
 
 
-def _move(new: Path, path: Path) -> None:
-    """Give the new file its name.
+def _beginning_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LARGEST_BYTES + 1)
 
-    Windows refuses this for a moment while another program, for example a virus scanner, has the older file open.
+
+def _patiently(step: Callable[[], T]) -> T:
+    """Return the result of a step, which Windows perhaps refuses at first.
+
+    A file cannot be replaced while another program has it open, for example a virus scanner, nor be opened while it is
+    replaced.
     """
-    for _ in range(_MOVES if os.name == "nt" else 0):
+    for _ in range(_ATTEMPTS if os.name == "nt" else 0):
         try:
-            new.replace(path)
+            return step()
         except PermissionError:
             _pause()
-        else:
-            return
-    new.replace(path)
+    return step()
 
 
 def _pause() -> None:
-    time.sleep(_MOVE_AGAIN_S)
+    time.sleep(_AGAIN_S)
 
 
 def _replace(path: Path, stored: StoredPosition) -> None:
@@ -248,7 +255,7 @@ def _replace(path: Path, stored: StoredPosition) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        _move(new, path)
+        _patiently(lambda: new.replace(path))
     except OSError:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
