@@ -140,8 +140,12 @@ def test_the_dashboard_refuses_to_start_without_a_terminal_and_the_help_fits_win
     assert "C:\\mxgw\\settings.toml" in help_text
 
 
-@pytest.mark.asyncio
-async def test_the_dashboard_is_drawn_in_a_browser_and_takes_keys(shell: Shell) -> None:
+def test_the_dashboard_is_drawn_in_a_browser_and_takes_keys(shell: Shell) -> None:
+    # What it starts ends with its Windows, later than a test with an event loop may leave anything.
+    asyncio.run(_in_a_browser(shell))
+
+
+async def _in_a_browser(shell: Shell) -> None:
     command = shell.command("-m", "mxgw_dashboard_tui", "--serve", "--port", "0", "--connect", "127.0.0.1:1")
     serving = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
