@@ -19,7 +19,7 @@ from mxgw_cli.main import RootGroup, root
 from mxgw_cli.serve import run as serve_module
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, run
 from mxgw_core.api.errors import PluginError, SettingsError
-from mxgw_worker.platform import HeldProcess
+from mxgw_worker.platform import HeldProcess, quoted
 
 
 def outcome_of(body: object) -> tuple[int, str]:
@@ -211,7 +211,7 @@ def test_the_opcua_demo_says_what_to_install_when_it_is_missing(monkeypatch: pyt
     result = CliRunner().invoke(root, ["demo", "--backend", "opcua"], prog_name="mxgw")
 
     assert result.exit_code == 1
-    assert "pip install 'mxgw[opcua]'" in result.stderr
+    assert quoted(["pip", "install", "mxgw[opcua]"]) in result.stderr
 
 
 def test_the_command_lines_own_environment_is_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
