@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
@@ -43,6 +44,7 @@ def serve_until_stopped(
     on_ready: Callable[[Sequence[str]], None],
     on_stop: Callable[[], None] = _nothing,
     leave: Callable[[int, str], None] = leave_at_once,
+    own: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Serve until the first request to stop, then shut down in order. A second request ends the process at once.
 
@@ -51,7 +53,8 @@ def serve_until_stopped(
 
     `on_stop` is called at the first request to stop, before the gateway begins to drain. `leave` ends the process where
     that cannot wait: it is called with the exit code and the error, "" when there is none, and must not return. Both
-    may interrupt the main thread anywhere or run in another thread, so they must wait for no lock.
+    may interrupt the main thread anywhere or run in another thread, so they must wait for no lock. `own` are plugins of
+    the calling program, which need not be installed; the key is a plugin's name.
 
     Raises:
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
@@ -64,6 +67,8 @@ def serve_until_stopped(
         leave(EXIT_CODE, text)
 
     plugins = PluginHost.load(result.settings, origins=result.origins, end=hangs)
+    for name, plugin in own.items():
+        plugins.add(name, plugin)
     app = GatewayApp(result.settings, plugins, origins=result.origins, end=hangs)
     runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""

@@ -84,6 +84,8 @@ def failure_of(error: errors.MxgwClientError) -> CliFailure:
 
 
 def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
+    if where.api_key:
+        return mxgw_client.ApiKey(where.api_key)
     if where.api_key_file is not None:
         try:
             text = read_private(where.api_key_file).decode("utf-8").strip()
@@ -139,7 +141,7 @@ def client_name(command: str) -> str:
     """Return the client name that operators see for this command, for example `mxgw stream, anna@desk12`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # the user id of this process has no name
+    except (KeyError, OSError, ImportError):  # the user has no name; on Windows getuser needs an environment variable
         user = current_user()
     return printable(f"mxgw {command}, {user}@{socket.gethostname()}", 128)
 

@@ -52,7 +52,7 @@ def _source(options: Options) -> Source:
         return Playback(options.replay)
     from mxgw_dashboard_tui.tui.connection import Connection, Target
 
-    target = Target(options.target, options.ca, options.certificate, options.private_key)
+    target = Target(options.target, options.ca, options.certificate, options.private_key, options.api_key_file)
     try:
         return Connection(target, options.interval_s)
     except OSError as error:

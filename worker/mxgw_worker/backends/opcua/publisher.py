@@ -173,7 +173,7 @@ class Publisher:
             self._deliver(subscription, message)
 
     def _unknown(self, subscription_id: int) -> None:
-        now = time.monotonic()
+        now = time.perf_counter()
         # The first message can be here before the answer with the id.
         if now - self._strangers.setdefault(subscription_id, now) > _STRANGER_S:
             del self._strangers[subscription_id]

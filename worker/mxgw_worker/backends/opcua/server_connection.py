@@ -261,7 +261,7 @@ class ServerConnection:
         session = client.uaclient.session
         while True:
             await asyncio.sleep(self._options.probe_interval_s)
-            asked = time.monotonic()
+            asked = time.perf_counter()
             if asked - session.last_answer < self._options.probe_interval_s:
                 continue
             try:

@@ -180,7 +180,7 @@ def claim_port(probe: socket.socket) -> None:
 
 def no_unix_sockets() -> str:
     """Return why the gateway cannot serve clients on a Unix socket here, as a sentence; "" when it can."""
-    return "the gateway has no Unix sockets on Windows: listen on a port of this machine, for example 127.0.0.1:50051"
+    return "mxgw has no Unix sockets on Windows: use a port of this machine, for example 127.0.0.1:50051"
 
 
 def unix_socket_answers(path: Path) -> bool:
