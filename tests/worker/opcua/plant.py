@@ -55,7 +55,7 @@ class Plant:
     """Made by `plant`. Its methods can be called from any thread, and return when the server has done it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop: Any = None
         self._server: Any = None
         self._stop = asyncio.Event()
         self._ready = threading.Event()
@@ -152,11 +152,10 @@ class Plant:
         self._loop.call_soon_threadsafe(event.set)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        asyncio.run(self._serve())
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._server = server = Server(user_manager=_Admins())
         gc.disable()  # it would go through the half million objects that this makes again and again: see demo_server.py
         try:

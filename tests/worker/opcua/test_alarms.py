@@ -109,6 +109,9 @@ async def test_an_acknowledgement_reaches_the_server_with_comment_and_name(serve
         await listener.until(lambda: listener.lists)
         alarm_id = listener.lists[0][0].alarm_id
 
+        # The id means this alarm also after a restart that numbers the namespaces differently.
+        assert alarm_id.startswith("nsu=urn:mxgw:alarms;")
+
         answers = await backend.acknowledge_alarms([alarm_id, "i=1"], "valve stuck", "anna")
         await listener.until(lambda: listener.changes)
         (again,) = await backend.acknowledge_alarms([alarm_id], "", "")
@@ -118,6 +121,14 @@ async def test_an_acknowledgement_reaches_the_server_with_comment_and_name(serve
         assert server.conditions["High"].comment == "valve stuck (anna)"
         assert listener.changes[0].state == ACK_ALM
         assert again.detail == 1015
+
+        # As after a reconnect, before the alarms were refreshed: what the earlier connection said is not used.
+        link = backend._conditions._link
+        assert link is not None
+        link.up = False
+        with pytest.raises(MxError, match="did not acknowledge"):
+            await backend.acknowledge_alarms([alarm_id], "", "")
+        link.up = True
 
 
 async def test_events_that_the_server_lost_have_everything_shown_anew(server: AlarmServer) -> None:

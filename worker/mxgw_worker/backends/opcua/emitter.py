@@ -62,9 +62,9 @@ class Emitter:
             if status.node_is_gone(code):
                 gone[item] = None
                 # The same failure is reported only once in a row, also when its item was created anew.
-                if item.failure == code:
+                if item.failure == status.failure_of(code):
                     continue
-                item.failure = code
+                item.failure = status.failure_of(code)
             else:
                 gone.pop(item, None)
                 item.failure = 0
@@ -82,9 +82,9 @@ class Emitter:
 
     def fail(self, item: Item, code: int) -> None:
         """Report that the item cannot be read. The same failure is reported only once in a row."""
-        if item.failure == code:
+        if item.failure == status.failure_of(code):
             return
-        item.failure = code
+        item.failure = status.failure_of(code)
         self._bad(item, status.quality_of(code), status.failure_statuses(code))
 
     def lose(self, item: Item) -> None:

@@ -45,7 +45,7 @@ class Item:
     # is None until the monitored item exists.
     client_handle: int = 0
     monitored_id: int | None = None
-    # StatusCode of the failure that was reported last; 0 while the item works.
+    # The failure that was reported last (`status.failure_of`); 0 while the item works.
     failure: int = 0
     # The last DataValue. It is reported again after an outage in which no values were lost.
     last: Any = None

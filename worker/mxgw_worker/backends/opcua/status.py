@@ -128,6 +128,12 @@ def overflowed(code: int) -> bool:
     return code & (_INFO_TYPE_MASK | _OVERFLOW) == _INFO_IS_DATA_VALUE | _OVERFLOW
 
 
+def failure_of(code: int) -> int:
+    """Return the failure that the code stands for. All codes that say that there is no such node are one failure."""
+    code &= _CODE_MASK
+    return int(_codes.BadNodeIdUnknown) if code in _NODE_GONE or code == _codes.BadNoMatch else code
+
+
 def node_is_gone(code: int) -> bool:
     """Return True when the code says that the server does not have the node."""
     return code & _CODE_MASK in _NODE_GONE
