@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import msvcrt
 import os
 import subprocess
 import sys
@@ -27,7 +28,13 @@ log = logging.getLogger(__name__)
 # The exit code of a process that was killed: the one that shells show for SIGKILL. Windows has no signals.
 KILLED = 137
 
+# How much can be written to the standard input of a process before it reads: as much as on Linux, see pipe(7). By
+# default it would be 4 KiB, and a gateway that writes more would stand still until the process has started.
+_INPUT_BYTES = 64 * 1024
+
 _RIGHTS = winapi.SYNCHRONIZE | winapi.PROCESS_QUERY_LIMITED_INFORMATION
+# Characters that the shell does not pass on outside of quotation marks.
+_MEANT_FOR_SHELL = frozenset("&|<>()^,;=")
 _DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
 
 
@@ -71,7 +78,7 @@ class HeldProcess:
         A process that has not begun to listen to such requests is ended at once.
 
         Raises:
-            PermissionError: the process belongs to another user.
+            PermissionError: the process belongs to another user, or another user has taken the name of its stop event.
         """
         if self.has_ended:
             return
@@ -142,9 +149,9 @@ class OpenProcess:
         return cls(held, ticks, held.exit_code)
 
     def terminate(self) -> None:
-        """Ask the process to stop."""
+        """Ask the process to stop. A process that cannot be asked is ended at once."""
         if not self.exited.done():
-            self._held.terminate()
+            _ask(self._held)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -201,9 +208,9 @@ class WatchedChild:
         self._close()
 
     def terminate(self) -> None:
-        """Ask the process to stop."""
+        """Ask the process to stop. A process that cannot be asked is ended at once."""
         if not self.exited.done() and self._held is not None:
-            self._held.terminate()
+            _ask(self._held)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -227,6 +234,13 @@ class WatchedChild:
             self._held = None
 
 
+def _ask(held: HeldProcess) -> None:
+    try:
+        held.terminate()
+    except PermissionError:  # a user of this machine has taken the name of its stop event
+        held.kill()
+
+
 def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
     """Start a process that goes on when this process ends, with a pipe as its standard input.
 
@@ -237,31 +251,70 @@ def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None =
     Raises:
         OSError: the process could not be started.
     """
+    direct, environment = _without_launcher(command)
     log_fd = open_private(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [] if ready is None else [ready.inherited]})
 
     def start(flags: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
+            direct,
+            stdin=stdin,
             stdout=log_fd,
             stderr=log_fd,
             creationflags=flags,
             startupinfo=startup,
-            cwd=Path(sys.executable).anchor,  # a directory in which a process works cannot be removed
+            env=environment,
+            cwd=Path(direct[0]).anchor,  # a directory in which a process works cannot be removed
         )
 
-    try:
-        try:
-            return start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
-        except PermissionError:
-            process = start(_DETACHED)
-            _warn_of_job()
-            return process
-    finally:
-        os.close(log_fd)
+    with contextlib.ExitStack() as ours:
+        ours.callback(os.close, log_fd)
         if ready is not None:
-            ready.passed_on()
+            ours.callback(ready.passed_on)
+        reading, writing = winapi.create_anonymous_pipe(_INPUT_BYTES)
+        stdin = msvcrt.open_osfhandle(reading, os.O_RDONLY | os.O_NOINHERIT)
+        ours.callback(os.close, stdin)
+        ours_of_stdin = os.fdopen(msvcrt.open_osfhandle(writing, os.O_NOINHERIT), "wb")
+        try:
+            try:
+                process = start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+            except PermissionError:
+                process = start(_DETACHED)
+                _warn_of_job()
+        except BaseException:
+            ours_of_stdin.close()
+            raise
+        process.stdin = ours_of_stdin
+        return process
+
+
+def _without_launcher(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[list[str], Mapping[str, str] | None]:
+    """Return the command and the environment with which a Python starts as the very process that is started.
+
+    The python.exe of a virtual environment is a launcher: it starts the Python from which the environment was made, in
+    a second process, and waits for it. Then process id, handle and stop event would be those of the launcher. So that
+    other Python is started here, and is told in the launcher's way to which environment it belongs.
+    Source: PC/venvlauncher.c and Modules/getpath.py of CPython; multiprocessing does the same.
+    """
+    program = Path(command[0])
+    for directory in (program.parent, program.parent.parent):
+        base = _home_in(directory / "pyvenv.cfg") / program.name
+        if base.is_absolute() and base.is_file():
+            told = {**(os.environ if environment is None else environment), "__PYVENV_LAUNCHER__": str(program)}
+            return [str(base), *command[1:]], told
+    return list(command), environment
+
+
+def _home_in(configuration: Path) -> Path:
+    """Return the directory of the Python from which a virtual environment was made; an empty path without one."""
+    with contextlib.suppress(OSError):
+        for line in configuration.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip().lower() == "home":
+                return Path(value.strip())
+    return Path()
 
 
 @functools.cache
@@ -325,12 +378,13 @@ async def start_child(
     Raises:
         OSError: the process could not be started.
     """
+    direct, environment = _without_launcher(command, env)
     return await asyncio.create_subprocess_exec(
-        *command,
+        *direct,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env=env,
+        env=environment,
         creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
     )
 
@@ -347,4 +401,12 @@ def ask_to_stop(child: asyncio.subprocess.Process) -> None:
 
 def quoted(command: Sequence[str]) -> str:
     """Return a command as one text from which the shell of this platform makes the same command."""
-    return subprocess.list2cmdline(command)
+    return " ".join(map(_quoted, command))
+
+
+def _quoted(argument: str) -> str:
+    text = subprocess.list2cmdline([argument])
+    if text.startswith('"') or not set(text) & _MEANT_FOR_SHELL:
+        return text
+    doubled = "\\" * (len(text) - len(text.rstrip("\\")))  # otherwise the last one would belong to the quotation mark
+    return f'"{text}{doubled}"'
