@@ -15,6 +15,7 @@ import pytest
 
 from mxgw_worker import platform
 from mxgw_worker.platform.private_files import danger, read_private
+from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 
 PATIENCE_S = 60
 CYCLES = 60
@@ -235,7 +236,7 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", *arguments]
 
 
-async def _code(process: platform.OpenProcess | platform.WatchedChild) -> int | None:
+async def _code(process: OpenProcess | WatchedChild) -> int | None:
     async with asyncio.timeout(PATIENCE_S):
         return await asyncio.shield(process.exited)
 
@@ -243,7 +244,7 @@ async def _code(process: platform.OpenProcess | platform.WatchedChild) -> int | 
 @pytest.mark.asyncio
 async def test_a_child_gets_its_input_and_its_exit_code_and_output_are_kept(tmp_path: Path) -> None:
     code = "import sys; print(sys.stdin.read(), flush=True); sys.exit(7)"
-    child = platform.WatchedChild(platform.spawn(_command(code), tmp_path / "log"))
+    child = WatchedChild(platform.spawn(_command(code), tmp_path / "log"))
 
     assert child.start_ticks == platform.start_ticks(child.pid) > 0
 
@@ -266,7 +267,7 @@ async def test_a_start_up_message_is_written_before_the_child_reads(tmp_path: Pa
         "    time.sleep(0.01)\n"
         "sys.exit(9)"
     )
-    child = platform.WatchedChild(platform.spawn(_command(code, str(tmp_path / "read")), tmp_path / "log"))
+    child = WatchedChild(platform.spawn(_command(code, str(tmp_path / "read")), tmp_path / "log"))
     child.send(b"x" * 60 * 1024)
     (tmp_path / "read").touch()
 
@@ -297,14 +298,14 @@ def test_a_quoted_command_is_the_same_command_for_the_shell() -> None:
 @pytest.mark.asyncio
 async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(tmp_path: Path) -> None:
     popen = platform.spawn(_command(CODE), tmp_path / "log")
-    child = platform.WatchedChild(popen)
+    child = WatchedChild(popen)
     child.leave()
 
-    assert platform.OpenProcess.open(child.pid, child.start_ticks + 1) is None
-    assert platform.OpenProcess.open(2**62, child.start_ticks) is None
-    found = platform.OpenProcess.open(child.pid, child.start_ticks)
+    assert OpenProcess.open(child.pid, child.start_ticks + 1) is None
+    assert OpenProcess.open(2**62, child.start_ticks) is None
+    found = OpenProcess.open(child.pid, child.start_ticks)
     assert found is not None
-    left = platform.OpenProcess.open(child.pid, child.start_ticks)
+    left = OpenProcess.open(child.pid, child.start_ticks)
     assert left is not None
 
     assert platform.resident_bytes(child.pid) > 0
@@ -315,7 +316,7 @@ async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(t
     assert await _code(found) not in (0, None)
     assert not left.exited.done()
     assert not child.exited.done()
-    assert platform.OpenProcess.open(child.pid, child.start_ticks) is None
+    assert OpenProcess.open(child.pid, child.start_ticks) is None
 
     assert popen.stdin is not None
     popen.stdin.close()
@@ -324,9 +325,9 @@ async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(t
 @pytest.mark.asyncio
 async def test_a_process_that_is_left_goes_on(tmp_path: Path) -> None:
     popen = platform.spawn(_command(CODE), tmp_path / "log")
-    child = platform.WatchedChild(popen)
+    child = WatchedChild(popen)
     child.leave()
-    found = platform.OpenProcess.open(child.pid, child.start_ticks)
+    found = OpenProcess.open(child.pid, child.start_ticks)
     assert found is not None
     assert popen.stdin is not None
     popen.stdin.close()
@@ -359,7 +360,7 @@ async def test_a_child_reports_that_it_is_ready(tmp_path: Path) -> None:
     )
     signal = platform.ReadySignal()
     command = _command(code, signal.argument, ";".join(sys.path))
-    child = platform.WatchedChild(platform.spawn(command, tmp_path / "log", ready=signal))
+    child = WatchedChild(platform.spawn(command, tmp_path / "log", ready=signal))
     async with asyncio.timeout(PATIENCE_S):
         await signal.ready
 
@@ -373,7 +374,7 @@ async def test_a_child_reports_that_it_is_ready(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_ready_signal_ends_with_its_child(tmp_path: Path) -> None:
     signal = platform.ReadySignal()
-    child = platform.WatchedChild(platform.spawn(_command("pass"), tmp_path / "log", ready=signal))
+    child = WatchedChild(platform.spawn(_command("pass"), tmp_path / "log", ready=signal))
     child.exited.add_done_callback(lambda _: signal.ended())
     child.send(b"")
     await _code(child)
@@ -646,8 +647,8 @@ async def test_nothing_stays_open_however_often_endpoints_locks_and_processes_ar
         held = platform.HeldProcess(os.getpid())
         held.close()
         if cycle % 20 == 0:
-            child = platform.WatchedChild(platform.spawn(_command("pass"), short_path / "log"))
-            found = platform.OpenProcess.open(child.pid, child.start_ticks)
+            child = WatchedChild(platform.spawn(_command("pass"), short_path / "log"))
+            found = OpenProcess.open(child.pid, child.start_ticks)
             child.send(b"")
             await _code(child)
             if found is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mxgw_worker import platform
+from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 
 if sys.platform != "win32":
     pytest.skip("for Windows", allow_module_level=True)
@@ -125,7 +126,7 @@ async def test_an_asyncio_whose_private_part_changed_is_refused_with_a_sentence(
 
 
 @contextmanager
-def _taken(process: platform.HeldProcess) -> Iterator[None]:
+def _taken(process: WatchedChild | OpenProcess) -> Iterator[None]:
     """Make the stop event of a process before it does, in such a way that nobody may use it."""
     with security.attributes(f"O:{security.current_user()}D:P(A;;0x{winapi.SYNCHRONIZE:x};;;SY)") as attributes:
         name = stop_events.stop_event_of(process.pid, process.start_ticks)
@@ -139,14 +140,14 @@ def _taken(process: platform.HeldProcess) -> Iterator[None]:
 async def test_a_child_whose_stop_event_is_taken_is_ended_all_the_same(tmp_path: Path) -> None:
     for watch in ("child", "open"):
         popen = platform.spawn([sys.executable, "-c", WAITING], tmp_path / "log")
-        process: platform.WatchedChild | platform.OpenProcess | None = platform.WatchedChild(popen)
+        process: WatchedChild | OpenProcess | None = WatchedChild(popen)
         assert process is not None
         if watch == "open":
             process.leave()
-            process = platform.OpenProcess.open(popen.pid, process.start_ticks)
+            process = OpenProcess.open(popen.pid, process.start_ticks)
             assert process is not None
         held = platform.HeldProcess(popen.pid)
-        with _taken(held):
+        with _taken(process):
             with pytest.raises(PermissionError):
                 held.terminate()
             process.terminate()
@@ -172,7 +173,7 @@ async def test_a_python_of_a_virtual_environment_is_started_without_its_launcher
     home = Path(sys.executable).parent
     (program.parent.parent / "pyvenv.cfg").write_text(f"include-system-site-packages = false\nhome = {home}\n")
     code = "import os, sys; print(os.getpid(), '__PYVENV_LAUNCHER__' in os.environ, sys.prefix)"
-    child = platform.WatchedChild(platform.spawn([str(program), "-I", "-c", code], tmp_path / "log"))
+    child = WatchedChild(platform.spawn([str(program), "-I", "-c", code], tmp_path / "log"))
     async with asyncio.timeout(PATIENCE_S):
         assert await child.exited == 0, (tmp_path / "log").read_text()
 

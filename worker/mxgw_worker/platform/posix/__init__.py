@@ -53,9 +53,7 @@ from mxgw_worker.platform.posix.locks import (
 )
 from mxgw_worker.platform.posix.processes import (
     HeldProcess,
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     ask_to_stop,
     can_hold_processes,
     quoted,
@@ -78,9 +76,7 @@ __all__ = [
     "EndpointAddress",
     "HeldProcess",
     "Listener",
-    "OpenProcess",
     "ReadySignal",
-    "WatchedChild",
     "ask_to_stop",
     "at_stop",
     "boot_id",

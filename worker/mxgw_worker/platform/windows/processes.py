@@ -17,7 +17,6 @@ from typing import IO
 assert sys.platform == "win32"
 
 from mxgw_worker.platform.windows import winapi
-from mxgw_worker.platform.windows.facts import start_ticks
 from mxgw_worker.platform.windows.files import open_private
 from mxgw_worker.platform.windows.proactor import HandleWait
 from mxgw_worker.platform.windows.stop_events import stop_event_of
@@ -65,12 +64,14 @@ class HeldProcess:
             raise
         self._handle: int | None = handle
         self._wait: HandleWait | None = None
-        self.start_ticks = winapi.created_at(handle)
+        self._start_ticks = winapi.created_at(handle)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process has ended. The system keeps its pid until the last handle of it is closed."""
-        return self._handle is None or winapi.is_signalled(self._handle)
+    def runs_since(self, ticks: int) -> bool:
+        """Return whether the process was started at this time, see `start_ticks`, and runs.
+
+        The system knows a process that has ended until the last handle of it is closed, here or anywhere.
+        """
+        return self._start_ticks == ticks and not self.wait(0)
 
     def terminate(self) -> None:
         """Ask the process to stop. Nothing happens when it has ended.
@@ -80,14 +81,14 @@ class HeldProcess:
         Raises:
             PermissionError: the process belongs to another user, or another user has taken the name of its stop event.
         """
-        if self.has_ended:
+        if self.wait(0):
             return
-        if not winapi.signal_named_event(stop_event_of(self.pid, self.start_ticks)):
+        if not winapi.signal_named_event(stop_event_of(self.pid, self._start_ticks)):
             self.kill()
 
     def kill(self) -> None:
         """End the process at once. Nothing happens when it has ended."""
-        if self._handle is not None and not self.has_ended:
+        if self._handle is not None and not self.wait(0):
             if not self._may_end:
                 raise winapi.error_of(winapi.ERROR_ACCESS_DENIED)
             winapi.terminate(self._handle, KILLED)
@@ -113,132 +114,6 @@ class HeldProcess:
             self._wait.close()  # it closes the handle as well
         elif handle is not None:
             winapi.close(handle)
-
-
-class OpenProcess:
-    """A process that is watched in the event loop: one that this process did not start. Make one with `open`.
-
-    Attributes:
-        exited: completed when the process has ended, with the exit code, or None when the code is not known. A negative
-            number is the number of the signal that ended the process.
-    """
-
-    def __init__(self, held: HeldProcess, ticks: int, exit_code: Callable[[], int | None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.pid = held.pid
-        self.start_ticks = ticks
-        # Completed when the process has ended.
-        self.exited: asyncio.Future[int | None] = loop.create_future()
-        self._held = held
-        self._exit_code = exit_code
-        held.watch(loop, self._ended)
-
-    @classmethod
-    def open(cls, pid: int, ticks: int) -> OpenProcess | None:
-        """Return the running process with this pid and start time; None when there is no such process.
-
-        The process is held before its start time is compared, so that all later signals go to the compared process.
-        """
-        try:
-            held = HeldProcess(pid)
-        except (OSError, OverflowError):
-            return None
-        if held.start_ticks != ticks or held.has_ended:
-            held.close()
-            return None
-        return cls(held, ticks, held.exit_code)
-
-    def terminate(self) -> None:
-        """Ask the process to stop. A process that cannot be asked is ended at once."""
-        if not self.exited.done():
-            _ask(self._held)
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done():
-            self._held.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process without ending it."""
-        self._held.close()
-
-    def _ended(self) -> None:
-        code = self._exit_code()
-        self.leave()
-        if not self.exited.done():
-            self.exited.set_result(code)
-
-
-class WatchedChild:
-    """A child process that is watched in the event loop. The attributes are those of `OpenProcess`."""
-
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self.pid = popen.pid
-        self.start_ticks = start_ticks(popen.pid)
-        self._popen = popen
-        self._loop = asyncio.get_running_loop()
-        # Completed with the exit code when the process has ended.
-        self.exited: asyncio.Future[int | None] = self._loop.create_future()
-        # `popen` has a handle of the process, so no other process can have its pid.
-        self._held: HeldProcess | None = HeldProcess(popen.pid)
-        self._held.watch(self._loop, self.check)
-
-    def check(self) -> None:
-        """Complete `exited` if the process has ended. This asks the system, without waiting for the event loop."""
-        code = self._popen.poll()
-        if code is not None:
-            self._close()
-            if not self.exited.done():
-                self.exited.set_result(code)
-
-    def send(self, data: bytes) -> None:
-        """Write to the standard input of the process, and close it. Nothing happens when the process has ended."""
-        stdin = self._popen.stdin
-        assert stdin is not None
-        # At the end of the process Windows reports EINVAL in place of EPIPE. `exited` reports the end.
-        with contextlib.suppress(OSError):
-            if data:
-                stdin.write(data)
-            stdin.close()
-
-    def reap(self) -> None:
-        """Wait until a process that was killed has ended, and stop watching it. This blocks."""
-        self.send(b"")
-        self._popen.wait()
-        self._close()
-
-    def terminate(self) -> None:
-        """Ask the process to stop. A process that cannot be asked is ended at once."""
-        if not self.exited.done() and self._held is not None:
-            _ask(self._held)
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done() and self._held is not None:
-            self._held.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process. The process goes on when this process ends."""
-        self._close()
-        # When a Popen object is deleted while its process runs, Python prints a warning. An object that has a return
-        # code counts as ended and causes no warning.
-        self._popen.returncode = 0
-
-    def close(self) -> None:
-        """Stop watching the process. The process itself is not changed."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-
-def _ask(held: HeldProcess) -> None:
-    try:
-        held.terminate()
-    except PermissionError:  # a user of this machine has taken the name of its stop event
-        held.kill()
 
 
 def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
