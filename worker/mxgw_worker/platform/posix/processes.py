@@ -94,7 +94,7 @@ class HeldProcess:
 
 
 def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that goes on when this process ends, with a pipe as its standard input.
+    """Start a process that goes on when this process ends, with a pipe (64 KiB on Linux) as its standard input.
 
     The process belongs to an operating system session of its own, so that no terminal reaches it, and works in the root
     directory. Its output is appended to `log_file`, which only the present user can read. `ready` is passed on to it.

@@ -18,6 +18,7 @@ assert sys.platform == "win32"
 
 from mxgw_worker.platform.windows import winapi
 from mxgw_worker.platform.windows.files import open_private
+from mxgw_worker.platform.windows.interpreters import python_program
 from mxgw_worker.platform.windows.proactor import HandleWait
 from mxgw_worker.platform.windows.stop_events import stop_event_of
 from mxgw_worker.platform.windows.winapi import SecurityAttributes
@@ -117,39 +118,40 @@ class HeldProcess:
 
 
 def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that goes on when this process ends, with a pipe as its standard input.
+    """Start a process that goes on when this process ends, with a pipe of 64 KiB as its standard input.
 
-    The process has no console, and leaves the job of this process if the job allows it; otherwise a warning says so,
-    because the process may then be ended together with this one. Its output is appended to `log_file`, which only the
-    present user can read. `ready` is passed on to it.
+    A Python of a virtual environment is started without its launcher, see `python_program`. The process has no console,
+    and leaves the job of this process if the job allows it; otherwise a warning says so, because the process may then
+    be ended together with this one. Its output is appended to `log_file`, which only the present user can read. `ready`
+    is passed on to it.
 
     Raises:
         OSError: the process could not be started.
     """
-    direct, environment = _without_launcher(command)
+    program, told = python_program(Path(command[0]))
     log_fd = open_private(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [] if ready is None else [ready.inherited]})
 
     def start(flags: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            direct,
+            [str(program), *command[1:]],
             stdin=stdin,
             stdout=log_fd,
             stderr=log_fd,
             creationflags=flags,
             startupinfo=startup,
-            env=environment,
-            cwd=Path(direct[0]).anchor,  # a directory in which a process works cannot be removed
+            env={**os.environ, **told},
+            cwd=program.anchor,  # a directory in which a process works cannot be removed
         )
 
-    with contextlib.ExitStack() as ours:
-        ours.callback(os.close, log_fd)
+    with contextlib.ExitStack() as passed_on:
+        passed_on.callback(os.close, log_fd)
         if ready is not None:
-            ours.callback(ready.passed_on)
+            passed_on.callback(ready.passed_on)
         reading, writing = winapi.create_anonymous_pipe(_INPUT_BYTES)
         stdin = msvcrt.open_osfhandle(reading, os.O_RDONLY | os.O_NOINHERIT)
-        ours.callback(os.close, stdin)
-        ours_of_stdin = os.fdopen(msvcrt.open_osfhandle(writing, os.O_NOINHERIT), "wb")
+        passed_on.callback(os.close, stdin)
+        writer = os.fdopen(msvcrt.open_osfhandle(writing, os.O_NOINHERIT), "wb")
         try:
             try:
                 process = start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
@@ -157,39 +159,10 @@ def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None =
                 process = start(_DETACHED)
                 _warn_of_job()
         except BaseException:
-            ours_of_stdin.close()
+            writer.close()
             raise
-        process.stdin = ours_of_stdin
+        process.stdin = writer
         return process
-
-
-def _without_launcher(
-    command: Sequence[str], environment: Mapping[str, str] | None = None
-) -> tuple[list[str], Mapping[str, str] | None]:
-    """Return the command and the environment with which a Python starts as the very process that is started.
-
-    The python.exe of a virtual environment is a launcher: it starts the Python from which the environment was made, in
-    a second process, and waits for it. Then process id, handle and stop event would be those of the launcher. So that
-    other Python is started here, and is told in the launcher's way to which environment it belongs.
-    Source: PC/venvlauncher.c and Modules/getpath.py of CPython; multiprocessing does the same.
-    """
-    program = Path(command[0])
-    for directory in (program.parent, program.parent.parent):
-        base = _home_in(directory / "pyvenv.cfg") / program.name
-        if base.is_absolute() and base.is_file():
-            told = {**(os.environ if environment is None else environment), "__PYVENV_LAUNCHER__": str(program)}
-            return [str(base), *command[1:]], told
-    return list(command), environment
-
-
-def _home_in(configuration: Path) -> Path:
-    """Return the directory of the Python from which a virtual environment was made; an empty path without one."""
-    with contextlib.suppress(OSError):
-        for line in configuration.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition("=")
-            if key.strip().lower() == "home":
-                return Path(value.strip())
-    return Path()
 
 
 @functools.cache
@@ -253,13 +226,14 @@ async def start_child(
     Raises:
         OSError: the process could not be started.
     """
-    direct, environment = _without_launcher(command, env)
+    program, told = python_program(Path(command[0]))
     return await asyncio.create_subprocess_exec(
-        *direct,
+        str(program),
+        *command[1:],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env=environment,
+        env={**(os.environ if env is None else env), **told},
         creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
     )
 
