@@ -185,7 +185,8 @@ def others_with_access(handle: int, kind: int) -> list[str]:
 def set_access(handle: int, sddl: str) -> None:
     """Replace the access list of an object, and let it inherit nothing. The handle needs the right WRITE_DAC.
 
-    What is below a directory keeps its own access list, as with chmod on POSIX systems.
+    What is below a directory keeps its own access list. On Windows a private directory does not hide it, because every
+    user may pass through directories; so each file with secrets needs a private list of its own.
 
     Raises:
         OSError: the list cannot be changed.
