@@ -17,7 +17,7 @@ from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 if sys.platform != "win32":
     pytest.skip("for Windows", allow_module_level=True)
 
-from mxgw_worker.platform.windows import security, stop_events, winapi
+from mxgw_worker.platform.windows import proactor, security, stop_events, winapi
 from mxgw_worker.platform.windows.winapi import SecurityAttributes
 
 pytestmark = pytest.mark.asyncio
@@ -119,6 +119,12 @@ async def test_an_asyncio_whose_private_part_changed_is_refused_with_a_sentence(
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "_make_duplex_pipe_transport", lambda *_: None)
     with pytest.raises(OSError, match=r"as mxgw needs it \(TypeError: .*: run mxgw with Python 3\.11 to 3\.14"):
+        await platform.self_test()
+
+
+async def test_an_asyncio_that_does_nothing_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proactor, "_TEST_S", 0.0)
+    with pytest.raises(OSError, match=r"nothing happened within 0 s\): run mxgw with Python 3\.11 to 3\.14"):
         await platform.self_test()
 
 

@@ -134,6 +134,8 @@ async def self_test() -> None:
         async with asyncio.timeout(_TEST_S):
             await _wait_for_event()
             await _use_pipe()
+    except TimeoutError as error:
+        raise _unfit(f"nothing happened within {_TEST_S:g} s") from error
     except OSError:
         raise
     # Parts that are not public can change in any way, and the texts of the errors would explain nothing to a user.
