@@ -20,6 +20,7 @@ from mxgw_worker.platform import (
     endpoint_in,
     make_directory,
     make_private,
+    open_private,
     owner_of,
     trusts_owner_of,
 )
@@ -194,6 +195,17 @@ def _changed_at(path: Path) -> int | None:
 def end_sessions_marker(directory: Path) -> Path:
     """Return the path of the file with which `mxgw drain` requests that all sessions end when the gateway stops."""
     return directory / "run" / "end-sessions"
+
+
+def request_end_of_sessions(directory: Path) -> None:
+    """Request that all sessions end when the gateway that uses the directory stops.
+
+    Raises:
+        OSError: this is not possible.
+    """
+    marker = end_sessions_marker(directory)
+    os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
+    marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
 
 
 def _short_name(session_id: str) -> str:

@@ -162,7 +162,7 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
 
 
 def free_port() -> int:
-    """Return a TCP port on which nothing listens."""
+    """Return a port on which nothing listens at the moment."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -5,7 +5,6 @@ The process is held meanwhile, so that the request cannot reach another process 
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import click
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
-from mxgw_core.data_directory import end_sessions_marker
-from mxgw_worker.platform import HeldProcess, can_hold_processes, holder_of, open_private
+from mxgw_core.data_directory import request_end_of_sessions
+from mxgw_worker.platform import HeldProcess, can_hold_processes, holder_of
 
 # How many seconds the gateway has after the drain and the end of its workers, for example to close files.
 _MARGIN_S = 10.0
@@ -33,9 +32,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
     pid = process.pid
     try:
         if end_sessions:
-            marker = end_sessions_marker(directory)
-            os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
-            marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
+            request_end_of_sessions(directory)
         process.terminate()
         limits = settings.gateway.drain_timeout_s + settings.workers.stop_grace_s + _MARGIN_S
         wait_s = limits if timeout_s is None else timeout_s

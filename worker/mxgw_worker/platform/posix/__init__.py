@@ -63,6 +63,7 @@ from mxgw_worker.platform.posix.processes import (
     spawn,
     start_child,
 )
+from mxgw_worker.platform.posix.services import system_services
 from mxgw_worker.platform.posix.stopping import (
     at_stop,
     ignore_interrupts,
@@ -123,6 +124,7 @@ __all__ = [
     "start_child",
     "start_ticks",
     "stop_this_process",
+    "system_services",
     "thread_use",
     "trusts_owner_of",
     "try_unix_socket",

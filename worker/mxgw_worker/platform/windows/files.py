@@ -6,6 +6,7 @@ still be renamed and removed, here and in child processes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import msvcrt
 import os
@@ -41,15 +42,15 @@ def owner_of(target: Path | int, *, follow: bool = True) -> str:
     """Return the user to whom a path or an open file belongs, in the form of `current_user`.
 
     What belongs to the administrators or to the system counts as belonging to the present user: they can take every
-    file, and a file that an administrator creates often belongs to all of them. With `follow` false, a link is not
-    followed.
+    file, and a file that an administrator creates often belongs to all of them. For an administrator so does what
+    belongs to a service of mxgw. With `follow` false, a link is not followed.
 
     Raises:
         OSError: this cannot be found out.
     """
     with _opened(target, winapi.READ_CONTROL, follow=follow) as handle:
         owner = security.owner_of(handle, security.FILE)
-    return current_user() if owner in security.TRUSTED else owner
+    return current_user() if owner == current_user() or owner in security.trusted() else owner
 
 
 def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
@@ -76,7 +77,8 @@ def exposure(target: Path | int) -> str:
 def privacy_command(path: Path, *, is_directory: bool = False) -> str:
     """Return the command with which an administrator makes a file or directory private."""
     flags = "(OI)(CI)" if is_directory else ""
-    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), security.SYSTEM, security.ADMINISTRATORS))
+    others = sorted({*security.TRUSTED, *_services_with_access(path.parent)} - {current_user()})
+    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), *others))
     return f'icacls "{path}" /inheritance:r /grant:r {users}'
 
 
@@ -90,7 +92,8 @@ def make_private(target: Path | int) -> None:
         return
     path = Path(_path_of(target)) if isinstance(target, int) else target
     with _opened(path, winapi.READ_CONTROL | winapi.WRITE_DAC, follow=False) as handle:
-        security.set_access(handle, security.private_file(is_directory=path.is_dir()))
+        keep = _services_with_access(path)
+        security.set_access(handle, security.private_file(is_directory=path.is_dir(), services=keep))
 
 
 def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
@@ -102,7 +105,8 @@ def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False)
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with security.attributes(security.private_file(is_directory=True)) as attributes:
+        access = security.private_file(is_directory=True, services=_services_with_access(path.parent))
+        with security.attributes(access) as attributes:
             winapi.create_directory(str(path), attributes)
     except FileExistsError:
         if not exist_ok or not path.is_dir():
@@ -127,7 +131,8 @@ def open_private(path: Path, flags: int, *, follow: bool = True) -> int:
         access = winapi.GENERIC_WRITE
     else:
         access = winapi.GENERIC_READ
-    with security.attributes(security.private_file()) as attributes:
+    private = security.private_file(services=_services_with_access(path.parent))
+    with security.attributes(private) as attributes:
         handle = winapi.create_file(
             str(path),
             access | winapi.READ_CONTROL,
@@ -163,6 +168,15 @@ def lock_file(descriptor: int) -> bool:
 def unlock_file(descriptor: int) -> None:
     """Unlock a file that `lock_file` has locked."""
     winapi.unlock(msvcrt.get_osfhandle(descriptor))
+
+
+def _services_with_access(path: Path) -> frozenset[str]:
+    """Return the users of services of mxgw who have access to a path, if this process is an administrator's."""
+    users = security.service_users()
+    if users:
+        with contextlib.suppress(OSError), _opened(path, winapi.READ_CONTROL) as handle:
+            return users & security.users_with_access(handle, security.FILE)
+    return frozenset()
 
 
 def _creation(flags: int) -> int:

@@ -15,7 +15,7 @@ assert sys.platform == "win32"
 GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
 FILE_READ_DATA, FILE_APPEND_DATA = 0x1, 0x4
 FILE_READ_ATTRIBUTES, FILE_WRITE_ATTRIBUTES = 0x80, 0x100
-READ_CONTROL, WRITE_DAC, SYNCHRONIZE = 0x20000, 0x40000, 0x100000
+READ_CONTROL, WRITE_DAC, WRITE_OWNER, SYNCHRONIZE = 0x20000, 0x40000, 0x80000, 0x100000
 SHARE_READ, SHARE_WRITE, SHARE_DELETE = 0x1, 0x2, 0x4
 CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS, TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 FLAG_OVERLAPPED, FLAG_BACKUP_SEMANTICS, FLAG_OPEN_REPARSE_POINT = 0x40000000, 0x02000000, 0x00200000
@@ -89,6 +89,7 @@ for _name, _result, *_arguments in (
     ("GetNamedPipeClientProcessId", _B, _H, POINTER(_D)),
     ("GetProcessTimes", _B, _H, *(POINTER(wintypes.FILETIME),) * 4),
     ("GlobalMemoryStatusEx", _B, POINTER(_MemoryStatus)),
+    ("LocalFree", c_void_p, c_void_p),
     ("K32GetProcessMemoryInfo", _B, _H, POINTER(_MemoryCounters), _D),
     ("LockFileEx", _B, _H, _D, _D, _D, _D, POINTER(_Overlapped)),
     ("OpenEventW", _H, _D, _B, _S),
@@ -119,6 +120,11 @@ def error_of(code: int, path: str = "") -> OSError:
 def close(handle: int) -> None:
     """Close a handle."""
     _kernel.CloseHandle(handle)
+
+
+def free(address: int | None) -> None:
+    """Free memory that the system has allocated for an answer."""
+    _kernel.LocalFree(address)
 
 
 # Processes
