@@ -19,7 +19,7 @@ from mxgw.v1 import (
 from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.api.types import CloseReason
-from mxgw_core.checking import settings_problems
+from mxgw_core.checking import settings_problems, worker_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
@@ -122,7 +122,11 @@ class GatewayApp:
                 limits = self._settings.plugins
                 self._plugins.calls.is_starting = True
                 watch = stack.enter_context(CallWatch(self._plugins.calls, limits.start_timeout_s, self._end))
-                if problems := settings_problems(self._settings, self._plugins):
+                problems = settings_problems(self._settings, self._plugins)
+                if self._settings.workers.python is not None:
+                    # In a thread, so that a request to stop is heard meanwhile.
+                    problems += await asyncio.to_thread(worker_problems, self._settings)
+                if problems:
                     raise SettingsError("\n".join(problems))
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)

@@ -85,6 +85,7 @@ class SessionRegistry:
             data.log_of_spare,
             remove=data.remove_later,
             parallel=workers.parallel_starts,
+            python=workers.python,
         )
         self.memory = GatewayMemory(
             settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner

@@ -11,10 +11,10 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -50,8 +50,8 @@ class WindowsRestarts(Restarts):
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         assert not failpoint
         self._runs += 1
-        options = ["--json", "--listen", self.target, "--settings", "Z:/shared/settings.toml", *self._data_option]
-        command = self._mxgw("serve", *options, *arguments)
+        options = ["--settings", "Z:/shared/settings.toml", *self._options]
+        command = self._mxgw("serve", "--json", "--listen", self.target, *options, *arguments)
         process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -80,13 +80,17 @@ class WindowsRestarts(Restarts):
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
+        return await self.mxgw("drain", *arguments)
+
+    async def mxgw(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `mxgw` with the settings of the gateway."""
         return await asyncio.to_thread(
             subprocess.run,
-            self._mxgw("drain", *self._data_option, *arguments),
+            self._mxgw("--settings", "Z:/shared/settings.toml", *self._options, *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -106,9 +110,34 @@ class WindowsRestarts(Restarts):
         """Return nothing: workers have named pipes, which end with them."""
         return []
 
+    @asynccontextmanager
+    async def program(self, *arguments: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """Run a Python program beside the gateway, with 64 bits. Yield a function that sends it a line, by default
+        an empty one, or nothing when it is given "", and returns the JSON document of the line that it prints next.
+        """
+        process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
+            self.windows.python(wine.Interpreter.BITS_64, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        async def ask(line: str = "\n") -> Any:
+            stdin.write(line)
+            stdin.flush()
+            return json.loads(await asyncio.to_thread(stdout.readline))
+
+        with process:
+            yield ask
+
     @property
-    def _data_option(self) -> list[str]:
-        return ["--set", "gateway.data_dir=Z:/shared/d"]
+    def _options(self) -> list[str]:
+        # The gateway has 64 bits, its workers 32, as MXAccess needs it.
+        workers = f"workers.python=Z:{wine.Interpreter.BITS_32.program}"
+        return ["--set", "gateway.data_dir=Z:/shared/d", "--set", workers]
 
     def _mxgw(self, *arguments: str) -> list[str]:
         return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments)

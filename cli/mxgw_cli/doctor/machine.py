@@ -11,8 +11,10 @@ from pathlib import Path
 
 from mxgw_cli.doctor.report import Check, failed, ok, skipped, warning
 from mxgw_cli.render import bytes_text
+from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import MIB, LimitSettings
 from mxgw_core.shells import ADMINISTRATOR_WORD, clock_command
+from mxgw_core.workers.interpreter import check_python
 from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit, quoted
 
 AREA = "Machine"
@@ -51,6 +53,15 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:  # it runs from a directory of sources
         return "(not installed)"
+
+
+def check_python_of_workers(python: Path) -> Check:
+    """Check that the Python which `workers.python` names can run workers."""
+    try:
+        facts = check_python(python)
+    except SettingsError as error:
+        return failed(AREA, "workers' Python", str(error), "Correct it; then run doctor again.")
+    return ok(AREA, "workers' Python", f"{facts.version} with {facts.bits} bits, {python}")
 
 
 def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:

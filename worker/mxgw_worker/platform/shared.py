@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 # What a thread has used so far: seconds of processor time; how often it has slept or waited, None where the system does
 # not count this; and how often the system took the processor away from it, 0 where the system does not count this.
 ThreadUse: TypeAlias = tuple[float, int | None, int]
-from pathlib import Path
 
 # No process id is larger on any platform.
 _LARGEST_PID = (1 << 31) - 1

@@ -48,6 +48,7 @@ from mxgw_worker.platform.posix.files import (
     trusts_owner_of,
     unlock_file,
 )
+from mxgw_worker.platform.posix.interpreters import python_program
 from mxgw_worker.platform.posix.locks import (
     DirectoryLock,
     holder_of,
@@ -113,6 +114,7 @@ __all__ = [
     "private_sockets",
     "process_ids",
     "publish",
+    "python_program",
     "quoted",
     "raising_at_stop",
     "report_ready",

@@ -93,11 +93,18 @@ class HeldProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
 
 
-def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str],
+    log_file: Path,
+    *,
+    ready: ReadySignal | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a process that goes on when this process ends, with a pipe (64 KiB on Linux) as its standard input.
 
     The process belongs to an operating system session of its own, so that no terminal reaches it, and works in the root
     directory. Its output is appended to `log_file`, which only the present user can read. `ready` is passed on to it.
+    `environment` has variables that it gets besides those of this process.
 
     Raises:
         OSError: the process could not be started.
@@ -111,6 +118,7 @@ def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None =
             stderr=log_fd,
             start_new_session=True,
             cwd="/",
+            env={**os.environ, **(environment or {})},
             pass_fds=() if ready is None else (ready.inherited,),
         )
     finally:

@@ -117,13 +117,19 @@ class HeldProcess:
             winapi.close(handle)
 
 
-def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str],
+    log_file: Path,
+    *,
+    ready: ReadySignal | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a process that goes on when this process ends, with a pipe of 64 KiB as its standard input.
 
     A Python of a virtual environment is started without its launcher, see `python_program`. The process has no console,
     and leaves the job of this process if the job allows it; otherwise a warning says so, because the process may then
     be ended together with this one. Its output is appended to `log_file`, which only the present user can read. `ready`
-    is passed on to it.
+    is passed on to it. `environment` has variables that it gets besides those of this process.
 
     Raises:
         OSError: the process could not be started.
@@ -140,7 +146,7 @@ def spawn(command: Sequence[str], log_file: Path, *, ready: ReadySignal | None =
             stderr=log_fd,
             creationflags=flags,
             startupinfo=startup,
-            env={**os.environ, **told},
+            env={**os.environ, **(environment or {}), **told},
             cwd=program.anchor,  # a directory in which a process works cannot be removed
         )
 
