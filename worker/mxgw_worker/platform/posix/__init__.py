@@ -19,6 +19,7 @@ from mxgw_worker.platform.posix.endpoints import (
     unix_socket_answers,
 )
 from mxgw_worker.platform.posix.facts import (
+    THREAD_TIME_STEP_S,
     boot_id,
     clock_is_synchronised,
     control_group,
@@ -36,6 +37,7 @@ from mxgw_worker.platform.posix.files import (
     current_user,
     exposure,
     is_administrator,
+    is_link,
     lock_file,
     make_directory,
     make_private,
@@ -53,9 +55,7 @@ from mxgw_worker.platform.posix.locks import (
 )
 from mxgw_worker.platform.posix.processes import (
     HeldProcess,
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     ask_to_stop,
     can_hold_processes,
     quoted,
@@ -75,13 +75,12 @@ from mxgw_worker.platform.posix.stopping import (
 
 __all__ = [
     "SOCKET_PATH_BYTES",
+    "THREAD_TIME_STEP_S",
     "DirectoryLock",
     "EndpointAddress",
     "HeldProcess",
     "Listener",
-    "OpenProcess",
     "ReadySignal",
-    "WatchedChild",
     "ask_to_stop",
     "at_stop",
     "boot_id",
@@ -97,6 +96,7 @@ __all__ = [
     "holder_of",
     "ignore_interrupts",
     "is_administrator",
+    "is_link",
     "kill_this_process",
     "lock_file",
     "make_directory",
