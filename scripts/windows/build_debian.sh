@@ -39,7 +39,8 @@ echo "step: Wine and compilers"
 inside dpkg --add-architecture i386
 inside apt-get -q update
 inside apt-get -qy install --no-install-recommends \
-  wine wine64 wine32:i386 gcc-mingw-w64-i686-win32 gcc-mingw-w64-x86-64-win32
+  wine wine64 wine32:i386 gcc-mingw-w64-i686-win32 gcc-mingw-w64-x86-64-win32 \
+  g++-mingw-w64-i686-win32 mingw-w64-tools libwine-dev
 inside apt-get -q clean
 
 echo "step: library of Python 3.11"

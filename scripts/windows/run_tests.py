@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from support import wine
+from support.mxaccess import com_double
 
 
 def main() -> int:
@@ -36,6 +37,7 @@ def main() -> int:
     pytest = ("-m", "pytest", "-p", "no:cacheprovider", *arguments)
     environment = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis", "GRPC_VERBOSITY": "NONE"}
     with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared:
+        environment[com_double.VARIABLE] = com_double.install(Path(shared))
         with wine.Windows(Path(shared)) as windows:
             process = subprocess.Popen(
                 windows.python(interpreter, *pytest, environment=environment),

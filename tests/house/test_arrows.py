@@ -13,11 +13,11 @@ from support.repository import PACKAGES, belongs_to, imports_of, plugin_director
 
 import mxgw_core.api
 
-# Imports every module of the packages named as arguments, then prints what is loaded. The modules of the platform layer
-# for another platform cannot be imported.
+# Imports every module of the packages named as arguments, then prints what is loaded. Modules for another platform
+# cannot be imported: those of the platform layer, and those of the backend for MXAccess that call Windows.
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
-elsewhere = ".platform.posix." if sys.platform == "win32" else ".platform.windows."
+elsewhere = ".platform.posix." if sys.platform == "win32" else ".windows."
 for package in sys.argv[1:]:
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, f"{package}.", onerror=lambda name: None):

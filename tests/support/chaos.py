@@ -69,8 +69,8 @@ class Plan:
     `rate` is the number of events per second of all sessions together. `between_s` and `outage_s` are the limits of the
     random times between two rounds and of an outage.
 
-    `is_patient` makes every time limit of gateway, workers and clients longer than a program takes to start in Wine on
-    a busy machine.
+    `is_mxaccess` takes the events from the double of MXAccess instead of the simulator. `is_patient` makes every time
+    limit of gateway, workers and clients longer than a program takes to start in Wine on a busy machine.
     """
 
     rounds: Mapping[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 5))
@@ -82,6 +82,7 @@ class Plan:
     outbox_events: int = 10_000
     seed: int = 1
     is_patient: bool = False
+    is_mxaccess: bool = False
 
     @property
     def patience_s(self) -> float:
@@ -109,10 +110,7 @@ class Plan:
 [backends]
 default = "load"
 [backends.load]
-kind = "sim"
-profile = "load"
-items = {ITEMS}
-rate = {self.rate / self.sessions}
+{self._backend}
 [limits]
 sessions = {max(64, self.sessions)}
 sessions_per_owner = {max(32, self.sessions)}
@@ -128,6 +126,17 @@ environment = "{_ENVIRONMENT}"
 maximum_subscribers = {max(8, self.subscribers)}
 {PATIENT if self.is_patient else ""}
 """
+
+    @property
+    def _backend(self) -> str:
+        if self.is_mxaccess:
+            return f'kind = "mxaccess"\ncall_limit_s = {self.patience_s}\nstart_limit_s = {self.patience_s}'
+        return f'kind = "sim"\nprofile = "load"\nitems = {ITEMS}\nrate = {self.rate / self.sessions}'
+
+    @property
+    def rate_of_double(self) -> dict[str, str]:
+        """The environment in which each session of the double of MXAccess has its share of the rate."""
+        return {"LMXDOUBLE_RATE": str(self.rate / self.sessions)}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from support import wine
+from support.mxaccess import com_double
 from support.restarts import Restarts
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class WindowsRestarts(Restarts):
         # Each copies what one run writes to stderr, and ends with the last worker of that run: in Wine, a program keeps
         # the standard error of the one that started it open, whatever its own is.
         self.copying: list[threading.Thread] = []
+        # Of every program that is started, and so of the workers.
+        self.environment: dict[str, str] = {}
         settings_file = directory / "settings.toml"
         # Strings of TOML in single quotes, because of the backslashes.
         settings_file.write_text(settings)
@@ -140,16 +143,27 @@ class WindowsRestarts(Restarts):
         return ["--set", "gateway.data_dir=Z:/shared/d", "--set", workers]
 
     def _mxgw(self, *arguments: str) -> list[str]:
-        return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments)
+        return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments, environment=self.environment)
+
+    def install_mxaccess(self, environment: Mapping[str, str]) -> None:
+        """Register the double of MXAccess in this Windows; `environment` has its knobs."""
+        library = com_double.install(self.directory)
+        command = self.windows.python(wine.Interpreter.BITS_32, "-c", com_double.REGISTER, library)
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+        self.environment.update(environment)
 
 
 @asynccontextmanager
-async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
-    """Yield a gateway in a Windows of its own. At the end of the block, everything in it is killed."""
+async def windows_restarts(settings: str, mxaccess: Mapping[str, str] | None = None) -> AsyncIterator[WindowsRestarts]:
+    """Yield a gateway in a Windows of its own, with the double of MXAccess if `mxaccess` has its knobs. At the end of
+    the block, everything in it is killed.
+    """
     with tempfile.TemporaryDirectory(prefix="mxgw-w-", dir="/tmp") as name:
         with wine.Windows(Path(name)) as windows:
             gateway = WindowsRestarts(Path(name), settings, windows)
             try:
+                if mxaccess is not None:
+                    gateway.install_mxaccess(mxaccess)
                 yield gateway
             except BaseException:
                 log.warning("the gateway's log:\n%s", gateway.log)
@@ -162,7 +176,7 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens at the moment."""
+    """Return a TCP port on which nothing listens at the moment."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -108,7 +108,7 @@ def test_an_unknown_kind_names_the_nearest_and_all_there_are(installed: Path, mo
         create_backend("countr", {})
 
     assert "did you mean 'counter'?" in str(caught.value)
-    assert "counter, opcua, sim" in str(caught.value)
+    assert "counter, mxaccess, opcua, sim" in str(caught.value)
     assert "mxgw.backends" in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of backends. Two are built in; any other kind is found by an entry point of group `mxgw.backends`.
+"""The kinds of backends. Three are built in; any other kind is found by an entry point of group `mxgw.backends`.
 
 Only the requested kind is imported, because a worker has to start fast.
 """
@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "mxgw.backends"
 _BUILT_IN = {
     "sim": ("mxgw_worker.backends.sim", "SimBackend"),
     "opcua": ("mxgw_worker.backends.opcua", "OpcUaBackend"),
+    "mxaccess": ("mxgw_worker.backends.mxaccess", "MxAccessBackend"),
 }
 BUILT_IN_KINDS = frozenset(_BUILT_IN)
 # Key: built-in kind. Value: the package that the kind needs, and the extra that installs the package.

@@ -1,0 +1,1 @@
+"""Doubles of MXAccess, and what lays out its values in memory."""

@@ -1,0 +1,167 @@
+"""Brings the events of the object from its apartment to the event loop, in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from mxgw.convert import status
+from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
+from mxgw.v1.values_pb2 import MxStatus, MxValue
+from mxgw_worker.backends.base import EventSink
+from mxgw_worker.backends.mxaccess.apartment import Apartment
+from mxgw_worker.backends.mxaccess.com import Com, Statuses
+
+Key = tuple[int, int]
+# Gets item handle, value, quality and statuses, in the event loop.
+Own = Callable[[int, MxValue, int, tuple[MxStatus, ...]], None]
+
+# So many data changes can wait for the event loop; what is more is a gap. It is ten times what 10,000 items bring in a
+# second at the rate that was measured through an apartment (docs/backends/mxaccess.md).
+MOST_WAITING = 100_000
+# After so many events the event loop does other work first.
+_EVENTS_PER_TURN = 500
+
+
+class Events:
+    """Implements `ComEvents` on the side of the apartment, and calls the sink on the side of the event loop.
+
+    Nothing of an item is passed on after it was removed, and no data change after it was unadvised: its handle can be
+    another item's already.
+    """
+
+    def __init__(self, sink: EventSink, apartment: Apartment, most_waiting: int = MOST_WAITING) -> None:
+        # Of the apartment: the server handles and items that exist, and the items that are advised.
+        self.servers: set[int] = set()
+        self.items: set[Key] = set()
+        self.advised: set[Key] = set()
+        # Who receives the data changes under server handles of the backend's own.
+        self.own: dict[int, Own] = {}
+        self._sink = sink
+        self._apartment = apartment
+        self._most_waiting = most_waiting
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._dropped = 0
+        self._dropping = threading.Lock()
+        self._is_scheduled = False
+        self._is_closed = False
+
+    def data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        value: MxValue,
+        quality: int,
+        time_ns: int | None,
+        raw_time: str,
+        statuses: Statuses,
+    ) -> None:
+        """See `ComEvents.data_change`."""
+        own = self.own.get(server_handle)
+        if own is not None:
+            self._put(lambda: own(item_handle, value, quality, _messages(statuses)))
+        elif (server_handle, item_handle) in self.advised and self._has_room():
+            self._put(
+                lambda: self._sink.data_change(
+                    server_handle, item_handle, value, quality, time_ns, _messages(statuses), raw_time
+                )
+            )
+
+    def write_complete(self, server_handle: int, item_handle: int, statuses: Statuses) -> None:
+        """See `ComEvents.write_complete`."""
+        if (server_handle, item_handle) in self.items:
+            self._put(lambda: self._sink.write_complete(server_handle, item_handle, _messages(statuses)))
+
+    def operation_complete(self, server_handle: int, item_handle: int, statuses: Statuses) -> None:
+        """See `ComEvents.operation_complete`."""
+        if (server_handle, item_handle) in self.items:
+            self._put(lambda: self._sink.operation_complete(server_handle, item_handle, _messages(statuses)))
+
+    def buffered_data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        data_type: int,
+        value: MxValue,
+        qualities: Sequence[int],
+        times_ns: Sequence[int],
+        statuses: Statuses,
+    ) -> None:
+        """See `ComEvents.buffered_data_change`."""
+        if (server_handle, item_handle) in self.advised and self._has_room():
+            self._put(
+                lambda: self._sink.buffered_data_change(
+                    server_handle, item_handle, data_type, value, qualities, times_ns, _messages(statuses)
+                )
+            )
+
+    def unreadable(self, event: str, reason: str) -> None:
+        """See `ComEvents.unreadable`."""
+        detail = f"an {event} of MXAccess could not be read: {reason}"
+        self._put(lambda: self._sink.source_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1))
+
+    def own_server(self, com: Com, client_name: str, receive: Own) -> int:
+        """Register with the object for the backend itself, and return the server handle. Call this in the apartment."""
+        handle = com.register(client_name)
+        # Before an item is advised under it.
+        self.own[handle] = receive
+        self.servers.add(handle)
+        return handle
+
+    def deliver(self) -> None:
+        """Pass on everything that waits. Call this in the event loop."""
+        while self._waiting:
+            self._deliver_one()
+
+    def close(self) -> None:
+        """Pass nothing on any more. Call this in the event loop."""
+        self._is_closed = True
+        self._waiting.clear()
+
+    def _has_room(self) -> bool:
+        if len(self._waiting) < self._most_waiting:
+            return True
+        with self._dropping:
+            self._dropped += 1
+            if self._dropped == 1:
+                self._waiting.append(self._overflowed)
+        return False
+
+    def _put(self, event: Callable[[], None]) -> None:
+        self._waiting.append(event)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._apartment.post(self._turn)
+
+    def _turn(self) -> None:
+        # Before the events are taken: whoever adds one now, and finds this not set, schedules the next turn.
+        self._is_scheduled = False
+        for _ in range(_EVENTS_PER_TURN):
+            if not self._waiting:
+                return
+            self._deliver_one()
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._apartment.post(self._turn)
+
+    def _deliver_one(self) -> None:
+        event = self._waiting.popleft()
+        if not self._is_closed:
+            event()
+
+    def _overflowed(self) -> None:
+        # The place of what was dropped. Whatever is dropped from now on gets a place of its own.
+        with self._dropping:
+            dropped, self._dropped = self._dropped, 0
+        self._sink.source_gap(
+            GAP_REASON_SOURCE_OVERFLOW,
+            f"more than {self._most_waiting} events of MXAccess waited for this worker",
+            dropped,
+        )
+
+
+@lru_cache(maxsize=256)  # nearly every status is the same
+def _messages(statuses: Statuses) -> tuple[MxStatus, ...]:
+    return tuple(status(*one) for one in statuses)
