@@ -44,6 +44,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
 	$(BIN)/python scripts/generate_docs.py --check
 	$(BIN)/python scripts/check_templates.py

@@ -16,7 +16,7 @@ import pytest
 from support import wine
 from support.windows_gateway import needs_windows
 
-pytestmark = [needs_windows, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
 # Runs commands in one process, because a start of Python takes long in Wine.
 _COMMANDS = """
