@@ -35,9 +35,9 @@ _KEPT_LOGS = 100
 # This file is in a data directory while `mxgw restore` writes there. It is still there when the restore was
 # interrupted.
 UNFINISHED_RESTORE = "restore-unfinished"
-# What only a gateway, a command of mxgw or its plugins make in a data directory; and two names that many directories have.
+# Files and directories that only mxgw makes. Many other directories have one of the last two, but hardly both.
 _OWN_FILES, _OWN_DIRECTORIES = ("lock", "manifest.sqlite3"), ("acl", "restored-settings")
-_OWN_PAIR = ("run", "logs")
+_USUAL_DIRECTORIES = frozenset({"run", "logs"})
 # Is in the root directory of a file system that somebody made for a gateway.
 _OF_FILE_SYSTEMS = frozenset({"lost+found"})
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
@@ -175,12 +175,13 @@ def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
         _require_own_link(given.absolute())
         if path.exists():
             _require_own_directory(path)
-            _refuse_to_close(path)
         if not for_restore and (path / UNFINISHED_RESTORE).exists():
             raise SettingsError(
                 f"gateway.data_dir {path}: a restore to it was cut off or still runs: restore the backup again, to an "
                 "empty directory"
             )
+        if path.exists():
+            _refuse_to_close(path)
     except OSError as error:
         raise SettingsError(
             f"gateway.data_dir {path}: {error.strerror or error}; choose a directory this user can write"
@@ -196,8 +197,9 @@ def is_of_others(directory: Path) -> bool:
     kinds = {path.name: path.lstat().st_mode for path in directory.iterdir() if path.name not in _OF_FILE_SYSTEMS}
     files = {name for name, mode in kinds.items() if stat.S_ISREG(mode)}
     directories = {name for name, mode in kinds.items() if stat.S_ISDIR(mode)}
-    is_own = files.intersection(_OWN_FILES) or directories.intersection(_OWN_DIRECTORIES)
-    return bool(kinds) and not is_own and not directories.issuperset(_OWN_PAIR)
+    if files.intersection(_OWN_FILES) or directories.intersection(_OWN_DIRECTORIES):
+        return False
+    return bool(kinds.keys() - (directories & _USUAL_DIRECTORIES)) and not directories >= _USUAL_DIRECTORIES
 
 
 def _modified(path: Path) -> float:

@@ -62,7 +62,7 @@ def test_a_directory_that_others_use_is_refused_and_stays_as_it_is(tmp_path: Pat
     assert len(list(shared.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["", "lost+found", "acl"])
+@pytest.mark.parametrize("name", ["", "lost+found", "acl", "logs"])
 def test_an_open_directory_with_nothing_of_others_is_closed(tmp_path: Path, name: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).mkdir(exist_ok=True)
