@@ -26,10 +26,10 @@ test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
-test-windows: ## Run the tests under 32-bit Windows Python, in Wine; makes Windows first, as root (ARGS="tests/worker")
+test-windows: ## Run the tests under Windows Python, and gateways on Windows, in Wine; as root (ARGS="tests/worker")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python scripts/windows/set_up.py
-	@$(BIN)/python scripts/windows/run_tests.py $(ARGS)
+	@$(BIN)/python scripts/windows/run_tests.py --beside --numprocesses 2 --dist loadfile $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
 	@$(SET_UP) opcua dashboard dev
