@@ -18,8 +18,10 @@ from mxgw_worker.platform import (
     LocksUnsupported,
     current_user,
     endpoint_in,
+    is_link,
     make_directory,
     make_private,
+    open_private,
     owner_of,
     trusts_owner_of,
 )
@@ -196,13 +198,24 @@ def end_sessions_marker(directory: Path) -> Path:
     return directory / "run" / "end-sessions"
 
 
+def request_end_of_sessions(directory: Path) -> None:
+    """Request that all sessions end when the gateway that uses the directory stops.
+
+    Raises:
+        OSError: this is not possible.
+    """
+    marker = end_sessions_marker(directory)
+    os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
+    marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
+
+
 def _short_name(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
 
 
 def _require_own_link(path: Path) -> None:
     """Refuse a path that is a link of another user, because that user could change which directory is used."""
-    if path.is_symlink() and not trusts_owner_of(path, follow=False):
+    if is_link(path) and not trusts_owner_of(path, follow=False):
         raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 
 

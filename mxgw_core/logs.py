@@ -41,9 +41,14 @@ class PlainFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Write log records of this process to stderr, from `level` upwards. Call this once, before a gateway is made."""
+    """Write log records of this process to stderr, from `level` upwards. Call this once, before a gateway is made.
+
+    Nothing is written where the process has no stderr, for example under pythonw.exe.
+    """
     handler: logging.Handler
-    if sys.stderr.isatty():
+    if sys.stderr is None:
+        handler = logging.NullHandler()
+    elif sys.stderr.isatty():
         from rich.console import Console
         from rich.logging import RichHandler
 

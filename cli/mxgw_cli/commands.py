@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",
         "restore": "Put a backup onto a fresh data directory.",
+        "service": "Run the gateway as a Windows service.",
         "sessions": "List, inspect or close the sessions of a gateway.",
     },
 }

@@ -9,8 +9,6 @@ that is not the gateway's own, for example that of a test, this is only logged, 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable
 
@@ -21,15 +19,8 @@ log = logging.getLogger(__name__)
 
 # A call is reported while it still runs when it has taken this many times `plugins.slow_call_ms`.
 HANGS = 10
-# Source: sysexits.h, EX_SOFTWARE.
+# The exit code of a gateway that ends for such a call. Source: sysexits.h, EX_SOFTWARE.
 EXIT_CODE = 70
-
-
-def end_process(text: str) -> None:
-    """Report a call that does not return on stderr, and end the process of the gateway at once."""
-    sys.stderr.write(f"mxgw serve: the gateway ends, because {text}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CODE)
 
 
 class CallWatch:

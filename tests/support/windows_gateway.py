@@ -38,7 +38,7 @@ class WindowsRestarts(Restarts):
     def __init__(self, directory: Path, settings: str, windows: wine.Windows) -> None:
         super().__init__(directory, settings)
         self.windows = windows
-        self.target = f"127.0.0.1:{_free_port()}"
+        self.target = f"127.0.0.1:{free_port()}"
         # Each copies what one run writes to stderr, and ends with the last worker of that run: in Wine, a program keeps
         # the standard error of the one that started it open, whatever its own is.
         self.copying: list[threading.Thread] = []
@@ -132,7 +132,8 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
             await asyncio.to_thread(thread.join)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nothing listens at the moment."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -5,7 +5,6 @@ The process is held meanwhile, so that the request cannot reach another process 
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import click
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
-from mxgw_core.data_directory import end_sessions_marker
-from mxgw_worker.platform import HeldProcess, can_hold_processes, holder_of, open_private
+from mxgw_core.data_directory import request_end_of_sessions
+from mxgw_worker.platform import HeldProcess, can_hold_processes, holder_of
 
 # How many seconds the gateway has after the drain and the end of its workers, for example to close files.
 _MARGIN_S = 10.0
@@ -28,27 +27,25 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         CliFailure: no gateway runs on the data directory, it runs as another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
-    began = time.monotonic()
+    began = time.perf_counter()
     process = _gateway_of(directory)
     pid = process.pid
     try:
         if end_sessions:
-            marker = end_sessions_marker(directory)
-            os.close(open_private(marker, os.O_WRONLY | os.O_CREAT))
-            marker.touch()  # by its time, the gateway tells a new request from one that could not be removed
+            request_end_of_sessions(directory)
         process.terminate()
         limits = settings.gateway.drain_timeout_s + settings.workers.stop_grace_s + _MARGIN_S
         wait_s = limits if timeout_s is None else timeout_s
         if not process.wait(wait_s):
             raise CliFailure(
                 f"the gateway (pid {pid}) has not ended within {wait_s:g} s",
-                hint="Its log says what it waits for; a second SIGTERM ends it at once.",
+                hint="Its log says what it waits for; a second `mxgw drain` ends it at once.",
             )
     except PermissionError:
         raise CliFailure(f"the gateway (pid {pid}) belongs to another user", hint="Run this as that user.") from None
     finally:
         process.close()
-    seconds = time.monotonic() - began
+    seconds = time.perf_counter() - began
     if as_json:
         write_json({"pid": pid, "seconds": round(seconds, 3)})
     else:
@@ -65,7 +62,7 @@ def _gateway_of(directory: Path) -> HeldProcess:
     if pid == 0:
         raise CliFailure(
             f"a gateway runs on {directory}, but the file `lock` there, which named it, was removed or replaced",
-            hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
+            hint="Stop the gateway yourself, with Ctrl-C or through its service; nothing was ended.",
         )
     try:
         process = HeldProcess(pid)

@@ -13,7 +13,8 @@ from asyncua import ua
 
 from mxgw_worker.backends.opcua.emitter import Emitter
 from mxgw_worker.backends.opcua.items import Item
-from mxgw_worker.backends.opcua.link import Limits, Link
+from mxgw_worker.backends.opcua.limits import Limits
+from mxgw_worker.backends.opcua.link import Link
 from mxgw_worker.backends.opcua.options import OpcUaOptions
 from mxgw_worker.backends.opcua.publisher import Subscription
 from mxgw_worker.backends.opcua.subscriptions import Subscriptions

@@ -16,7 +16,7 @@ from .harness import NS, demo_process, endpoint_of, running_backend
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[str]:
+def own_demo() -> Iterator[str]:
     """The endpoint of a server of this file's own: what is written here, no other test reads."""
     with demo_process() as process:
         yield endpoint_of(process)
@@ -38,6 +38,9 @@ def demo() -> Iterator[str]:
         ("DoubleArray", [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]),
         ("StringArray", [], []),
         ("ByteString", b"\x01", b"\x01"),
+        ("XmlElement", "<b/>", "<b/>"),
+        ("StatusCode", 0x808C0000, "BadSensorFailure (0x808C0000)"),
+        ("Variants", [1, 2.5, "a"], [1, 2.5, "a"]),
     ],
 )
 @pytest.mark.asyncio

@@ -18,7 +18,9 @@ from mxgw.v1.commands_pb2 import (
 )
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, MxError
 
-from .references import browse, escape, is_path, local_node_id, locate, plain_node_id
+from .browsing import browse, have_children
+from .link import Link
+from .references import escape, is_path, local_node_id, locate, plain_node_id
 from .server_connection import ServerConnection
 from .texts import is_text, shown
 from .types import DataTypes, plain, read
@@ -34,6 +36,7 @@ _ATTRIBUTES = (
 )
 _NO_NODE = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid, ua.StatusCodes.BadNoMatch})
 _CURRENT_WRITE = 0b10
+_PART_NODES = 1000
 
 
 class Browser:
@@ -70,17 +73,23 @@ class Browser:
             node_id = local_node_id(child.NodeId, link.namespaces)
             if node_id is not None:  # None is a node of another server, which cannot be reached through this one.
                 children[node_id] = child
-        ids = list(children)
+        nodes: list[BrowseNode] = []
+        # A folder can have tens of thousands of children. What is read of them is kept for one part at a time.
+        found = list(children.items())
+        for start in range(0, len(found), _PART_NODES):
+            nodes += await self._described(link, parent, found[start : start + _PART_NODES])
+        return nodes
+
+    async def _described(self, link: Link, parent: str, children: Sequence[tuple[ua.NodeId, Any]]) -> list[BrowseNode]:
+        ids = [node_id for node_id, _ in children]
         rows = await read(link, ids, _ATTRIBUTES)
-        grandchildren = await browse(link, ids, _CLASSES, limit_per_node=1)
+        below = await have_children(link, ids, _CLASSES)
         declared = [plain(row[1]) for row in rows]
         built_in = await self._types.built_in(link, [d for d in declared if isinstance(d, ua.NodeId)])
         base = _base_path(parent)
         return [
-            self._node(base, node_id, child, row, built_in.get(data_type, 0), below)
-            for (node_id, child), row, data_type, below in zip(
-                children.items(), rows, declared, grandchildren, strict=True
-            )
+            self._node(base, node_id, child, row, built_in.get(data_type, 0), has_children=has_children)
+            for (node_id, child), row, data_type, has_children in zip(children, rows, declared, below, strict=True)
         ]
 
     def _node(
@@ -90,7 +99,8 @@ class Browser:
         child: Any,
         row: Sequence[Any],
         built_in: int,
-        below: Sequence[Any] | int,
+        *,
+        has_children: bool,
     ) -> BrowseNode:
         description, _, rank, access = (plain(value) for value in row)
         name = child.BrowseName
@@ -103,7 +113,7 @@ class Browser:
         node = BrowseNode(
             name=shown(name.Name),
             path=f"{base}/{name.NamespaceIndex}:{escape(name.Name)}" if named else own_id,
-            has_children=not isinstance(below, int) and len(below) > 0,
+            has_children=has_children,
             description=shown(getattr(description, "Text", None)),
         )
         if child.NodeClass == ua.NodeClass.Variable:

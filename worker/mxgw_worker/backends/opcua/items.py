@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncua import ua
 
+from mxgw.v1.commands_pb2 import ItemOptions
 from mxgw.v1.values_pb2 import MxValue
 
 from .coerce import NodeType
@@ -36,6 +37,8 @@ class Item:
     removed: bool = False
     advised: bool = False
     suspended: bool = False
+    # How the server is asked to report the item, when that is not as the backend's options have it.
+    options: ItemOptions | None = None
     # The node that the reference means, and the type to which written values are converted. None until they are found.
     # They are only valid on the link on which they were found: `node_on` has to be asked first.
     node_id: ua.NodeId | None = None

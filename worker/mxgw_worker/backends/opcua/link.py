@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from asyncua import ua
 
+from .limits import Limits
 from .session import Session
 
 # The namespace with index 0 on every server.
@@ -36,21 +37,6 @@ def check_session(error: ua.UaStatusCodeError) -> None:
         raise error
 
 
-@dataclass(slots=True)
-class Limits:
-    """The largest number of operations that one request may contain, for each kind of request."""
-
-    read: int
-    write: int
-    browse: int
-    translate: int
-    monitor: int
-
-    def lower(self, kind: str, refused: int) -> None:
-        """Remember that the server refused a request of this kind with `refused` operations as too many."""
-        setattr(self, kind, max(1, min(getattr(self, kind), refused // 2)))
-
-
 class Link:
     """One connection to the server. An operation of several requests sends all of them through one link.
 
@@ -64,6 +50,9 @@ class Link:
         self.namespaces = namespaces
         self.limits = limits
         self.up = True
+        # Held while an answer of Browse is read to its end: a server may drop the rest of an unfinished answer when the
+        # session browses on.
+        self.browsing = asyncio.Lock()
 
     @property
     def session(self) -> Session:

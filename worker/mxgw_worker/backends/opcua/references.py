@@ -27,6 +27,7 @@ from urllib.parse import unquote
 from asyncua import ua
 
 from .batches import Refused, in_batches
+from .browsing import HIERARCHICAL, browse
 from .link import Link
 
 ROOT = ua.NodeId(84, 0)
@@ -204,8 +205,6 @@ def _segment(part: str) -> Segment:
     return Segment(_number(match.group(1), _MAX_INDEX) if match else None, name)
 
 
-HIERARCHICAL = ua.NodeId(33, 0)
-
 _codes = ua.StatusCodes
 _NO_MATCH = _codes.BadNoMatch
 
@@ -257,59 +256,6 @@ async def resolve(link: Link, references: Sequence[Reference]) -> list[ua.NodeId
     if loose:
         found.update(await _walk(link, loose))
     return [found[r] for r in references]
-
-
-async def browse(
-    link: Link, parents: Sequence[ua.NodeId], node_classes: int, limit_per_node: int = 0
-) -> list[list[Any] | int]:
-    """Return the children of each parent as ReferenceDescriptions, or the StatusCode of the failure.
-
-    When `limit_per_node` is not 0, at most this number of children is returned per parent.
-
-    Raises:
-        ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
-    """
-
-    async def send(some: Sequence[ua.NodeId]) -> Sequence[list[Any] | int]:
-        parameters = ua.BrowseParameters()
-        parameters.View = ua.ViewDescription()
-        parameters.RequestedMaxReferencesPerNode = limit_per_node
-        parameters.NodesToBrowse = [_description(parent, node_classes) for parent in some]
-        results: list[list[Any] | int] = []
-        for answer in await link.session.browse(parameters):
-            if not answer.StatusCode.is_good():
-                results.append(int(answer.StatusCode.value))
-                continue
-            children = list(answer.References or [])
-            await _drain(link, answer, children, release=limit_per_node > 0)
-            results.append(children)
-        return results
-
-    answers = await in_batches(link, "browse", parents, send)
-    return [answer.code if isinstance(answer, Refused) else answer for answer in answers]
-
-
-async def _drain(link: Link, answer: Any, children: list[Any], *, release: bool) -> None:
-    while answer.ContinuationPoint:
-        parameters = ua.BrowseNextParameters()
-        parameters.ReleaseContinuationPoints = release
-        parameters.ContinuationPoints = [answer.ContinuationPoint]
-        answers = await link.session.browse_next(parameters)
-        if release or not answers:
-            return
-        answer = answers[0]
-        children.extend(answer.References or [])
-
-
-def _description(parent: ua.NodeId, node_classes: int) -> ua.BrowseDescription:
-    description = ua.BrowseDescription()
-    description.NodeId = parent
-    description.BrowseDirection = ua.BrowseDirection.Forward
-    description.ReferenceTypeId = HIERARCHICAL
-    description.IncludeSubtypes = True
-    description.NodeClassMask = node_classes
-    description.ResultMask = ua.BrowseResultMask.All
-    return description
 
 
 def _browse_path(reference: Reference) -> ua.BrowsePath:

@@ -112,10 +112,10 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
         self._waiting[turn] = self._checked_size(request)
         try:
             answer = await protocol.send_request(request, timeout, message_type)
-            self.last_answer = time.monotonic()
+            self.last_answer = time.perf_counter()
             return answer
         except ua.UaStatusCodeError as error:
-            self.last_answer = time.monotonic()
+            self.last_answer = time.perf_counter()
             if error.code in _TOO_LARGE:
                 # Every request that waits for its answer gets this error. The largest of them is the cause.
                 largest = max(self._waiting.values())

@@ -85,6 +85,7 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadShutdown: (COMMUNICATION, 5),
     _codes.BadServerHalted: (COMMUNICATION, 5),
     _codes.BadTooManyMonitoredItems: (OPERATIONAL, 26),
+    _codes.BadTooManySubscriptions: (OPERATIONAL, 26),
     _codes.BadTooManyOperations: (OPERATIONAL, 26),
     _codes.BadOutOfMemory: (OPERATIONAL, 26),
     _codes.BadResourceUnavailable: (OPERATIONAL, 26),

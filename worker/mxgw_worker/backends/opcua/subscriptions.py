@@ -19,7 +19,9 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 from . import status
 from .batches import Refused, in_batches
 from .emitter import Emitter
+from .item_options import data_change_filter, sampling_interval_ms
 from .items import Item
+from .limits import operations_done
 from .link import Link, check_session
 from .options import OpcUaOptions
 from .publisher import Publisher, Subscription
@@ -54,7 +56,7 @@ class Subscriptions:
         self._client_handles = 0
         # Every change that must be sent to the server sets this, and `maintain` clears it.
         self._wake = asyncio.Event()
-        self.publisher = Publisher(connection, emitter, self.rebuild)
+        self.publisher = Publisher(connection, emitter, self.rebuild, self.discard)
 
     # Methods that the backend calls.
 
@@ -88,6 +90,12 @@ class Subscriptions:
             return
         subscription.closing = True
         self._forget_id(subscription)
+        self._wake.set()
+
+    def discard(self, subscription_id: int) -> None:
+        """Deliver nothing of a subscription any more, and delete it at the server as soon as possible."""
+        self.publisher.remove(subscription_id)
+        self._orphans.append(subscription_id)
         self._wake.set()
 
     def advised_items(self) -> list[Item]:
@@ -142,11 +150,11 @@ class Subscriptions:
 
     async def watch(self) -> None:
         """Find subscriptions that have stopped without a message, and try refused items again. Runs until cancelled."""
-        retry_at = time.monotonic() + self._options.retry_failed_s
+        retry_at = time.perf_counter() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
             await asyncio.sleep(pause_s)
-            now = time.monotonic()
+            now = time.perf_counter()
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
@@ -203,8 +211,7 @@ class Subscriptions:
 
     def _forget_id(self, subscription: Subscription) -> None:
         if subscription.id is not None:
-            self.publisher.remove(subscription.id)
-            self._orphans.append(subscription.id)
+            self.discard(subscription.id)
             subscription.id = None
 
     # Methods that send the collected changes to the server.
@@ -273,7 +280,7 @@ class Subscriptions:
             return
         subscription.id = result.SubscriptionId
         subscription.last_sequence = 0
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         subscription.suspected = False
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s
@@ -367,9 +374,17 @@ class Subscriptions:
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
         # After a rebuild in the meantime, the handles belong to the old subscription and are not used.
-        if subscription.id == on:
-            for item, handle, result in zip(items, handles, results, strict=True):
-                self._created(subscription, item, handle, result)
+        if subscription.id != on:
+            return
+        done = operations_done(results)
+        if done < len(results):
+            # The server has created as many as it allows in one request. The others are pending again.
+            link.limits.lower("monitor", 2 * done or len(results))
+            for item, handle in zip(items[done:], handles[done:], strict=True):
+                if subscription.items.pop(handle, None) is item:
+                    subscription.pending[item] = None
+        for item, handle, result in zip(items[:done], handles, results, strict=False):
+            self._created(subscription, item, handle, result)
 
     def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
         good = result.StatusCode.is_good()
@@ -390,12 +405,10 @@ class Subscriptions:
         request.MonitoringMode = ua.MonitoringMode.Disabled if item.suspended else ua.MonitoringMode.Reporting
         parameters = request.RequestedParameters
         parameters.ClientHandle = item.client_handle
-        parameters.SamplingInterval = self._options.sampling_interval_ms
+        parameters.SamplingInterval = sampling_interval_ms(item.options, self._options.sampling_interval_ms)
         parameters.QueueSize = self._options.queue_size
         parameters.DiscardOldest = True
-        trigger = _TRIGGERS.get(self._options.trigger)
-        if trigger is not None:
-            parameters.Filter = ua.DataChangeFilter(Trigger=trigger)
+        parameters.Filter = data_change_filter(item.options, _TRIGGERS.get(self._options.trigger))
         return request
 
     def _refuse(self, subscription: Subscription, item: Item, code: int) -> None:

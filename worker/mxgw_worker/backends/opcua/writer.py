@@ -93,7 +93,10 @@ class Writer:
         values: dict[Item, ua.WriteValue] = {}
         for item, node_type in types.items():
             try:
-                values[item] = _write_value(nodes[item], node_type, jobs[item])
+                value = _write_value(nodes[item], node_type, jobs[item])
+                if not link.limits.takes(value.Value.Value):
+                    raise NotWritable(OUT_OF_RANGE)  # noqa: TRY301 - the same as above
+                values[item] = value
             except NotWritable as refusal:
                 results[item] = status.local_failure(status.OPERATIONAL, refusal.detail)
 

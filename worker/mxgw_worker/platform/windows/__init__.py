@@ -19,6 +19,7 @@ from mxgw_worker.platform.windows.endpoints import (
     unix_socket_answers,
 )
 from mxgw_worker.platform.windows.facts import (
+    THREAD_TIME_STEP_S,
     boot_id,
     clock_is_synchronised,
     control_group,
@@ -36,6 +37,7 @@ from mxgw_worker.platform.windows.files import (
     current_user,
     exposure,
     is_administrator,
+    is_link,
     lock_file,
     make_directory,
     make_private,
@@ -52,9 +54,7 @@ from mxgw_worker.platform.windows.locks import (
 )
 from mxgw_worker.platform.windows.processes import (
     HeldProcess,
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     ask_to_stop,
     can_hold_processes,
     quoted,
@@ -62,6 +62,7 @@ from mxgw_worker.platform.windows.processes import (
     spawn,
     start_child,
 )
+from mxgw_worker.platform.windows.services import system_services
 from mxgw_worker.platform.windows.stopping import (
     at_stop,
     ignore_interrupts,
@@ -73,13 +74,12 @@ from mxgw_worker.platform.windows.stopping import (
 
 __all__ = [
     "SOCKET_PATH_BYTES",
+    "THREAD_TIME_STEP_S",
     "DirectoryLock",
     "EndpointAddress",
     "HeldProcess",
     "Listener",
-    "OpenProcess",
     "ReadySignal",
-    "WatchedChild",
     "ask_to_stop",
     "at_stop",
     "boot_id",
@@ -95,6 +95,7 @@ __all__ = [
     "holder_of",
     "ignore_interrupts",
     "is_administrator",
+    "is_link",
     "kill_this_process",
     "lock_file",
     "make_directory",
@@ -121,6 +122,7 @@ __all__ = [
     "start_child",
     "start_ticks",
     "stop_this_process",
+    "system_services",
     "thread_use",
     "trusts_owner_of",
     "try_unix_socket",

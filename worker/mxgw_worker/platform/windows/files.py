@@ -6,6 +6,7 @@ still be renamed and removed, here and in child processes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import msvcrt
 import os
@@ -41,15 +42,15 @@ def owner_of(target: Path | int, *, follow: bool = True) -> str:
     """Return the user to whom a path or an open file belongs, in the form of `current_user`.
 
     What belongs to the administrators or to the system counts as belonging to the present user: they can take every
-    file, and a file that an administrator creates often belongs to all of them. With `follow` false, a link is not
-    followed.
+    file, and a file that an administrator creates often belongs to all of them. For an administrator so does what
+    belongs to a service of mxgw. With `follow` false, a link is not followed.
 
     Raises:
         OSError: this cannot be found out.
     """
     with _opened(target, winapi.READ_CONTROL, follow=follow) as handle:
         owner = security.owner_of(handle, security.FILE)
-    return current_user() if owner in security.TRUSTED else owner
+    return current_user() if owner == current_user() or owner in security.trusted() else owner
 
 
 def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
@@ -59,6 +60,14 @@ def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
         OSError: this cannot be found out.
     """
     return owner_of(target, follow=follow) == current_user()
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a path is a link: it leads to another place, which its owner can change at any time."""
+    try:
+        return _leads_elsewhere(path.lstat().st_reparse_tag)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def exposure(target: Path | int) -> str:
@@ -76,21 +85,26 @@ def exposure(target: Path | int) -> str:
 def privacy_command(path: Path, *, is_directory: bool = False) -> str:
     """Return the command with which an administrator makes a file or directory private."""
     flags = "(OI)(CI)" if is_directory else ""
-    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), security.SYSTEM, security.ADMINISTRATORS))
+    others = sorted({*security.TRUSTED, *_services_with_access(path.parent)} - {current_user()})
+    users = " ".join(f"*{user}:{flags}F" for user in (current_user(), *others))
     return f'icacls "{path}" /inheritance:r /grant:r {users}'
 
 
 def make_private(target: Path | int) -> None:
-    """Take away the access that other users have to a file, a directory or an open file. A link is not followed.
+    """Take away the access that other users have to a file, a directory or an open file.
 
     Raises:
-        OSError: the access cannot be changed.
+        OSError: the access cannot be changed, or the path is a link.
     """
-    if not exposure(target):
-        return
-    path = Path(_path_of(target)) if isinstance(target, int) else target
-    with _opened(path, winapi.READ_CONTROL | winapi.WRITE_DAC, follow=False) as handle:
-        security.set_access(handle, security.private_file(is_directory=path.is_dir()))
+    with _opened(target, winapi.READ_CONTROL, follow=False) as handle:
+        is_directory = _checked(handle, target)
+        if security.others_with_access(handle, security.FILE):
+            private = security.private_file(is_directory=is_directory, services=_services_in(handle))
+            changing = winapi.reopened(handle, winapi.READ_CONTROL | winapi.WRITE_DAC)
+            try:
+                security.set_access(changing, private)
+            finally:
+                winapi.close(changing)
 
 
 def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
@@ -102,7 +116,8 @@ def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False)
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with security.attributes(security.private_file(is_directory=True)) as attributes:
+        access = security.private_file(is_directory=True, services=_services_with_access(path.parent))
+        with security.attributes(access) as attributes:
             winapi.create_directory(str(path), attributes)
     except FileExistsError:
         if not exist_ok or not path.is_dir():
@@ -127,7 +142,8 @@ def open_private(path: Path, flags: int, *, follow: bool = True) -> int:
         access = winapi.GENERIC_WRITE
     else:
         access = winapi.GENERIC_READ
-    with security.attributes(security.private_file()) as attributes:
+    private = security.private_file(services=_services_with_access(path.parent))
+    with security.attributes(private) as attributes:
         handle = winapi.create_file(
             str(path),
             access | winapi.READ_CONTROL,
@@ -135,10 +151,13 @@ def open_private(path: Path, flags: int, *, follow: bool = True) -> int:
             flags=winapi.ATTRIBUTE_NORMAL | (0 if follow else winapi.FLAG_OPEN_REPARSE_POINT),
             attributes=attributes,
         )
-    if not follow and winapi.is_link(handle):
+    try:
+        if not follow:
+            _checked(handle, path)
+        return msvcrt.open_osfhandle(handle, flags & (os.O_APPEND | os.O_RDONLY) | os.O_NOINHERIT | os.O_BINARY)
+    except OSError:
         winapi.close(handle)
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    return msvcrt.open_osfhandle(handle, flags & (os.O_APPEND | os.O_RDONLY) | os.O_NOINHERIT | os.O_BINARY)
+        raise
 
 
 def publish(source: Path, target: Path) -> None:
@@ -149,6 +168,17 @@ def publish(source: Path, target: Path) -> None:
         OSError: it is not possible.
     """
     os.rename(source, target)  # noqa: PTH104  it replaces nothing on Windows, which is the point
+
+
+def id_of(path: Path) -> str:
+    """Return what identifies a file or directory, also after it was moved on its volume.
+
+    Raises:
+        OSError: this cannot be found out.
+    """
+    status = path.stat()
+    # Since Python 3.12 both numbers are longer. The parts in use are the same in all versions.
+    return f"{status.st_dev & 0xFFFFFFFF:x}:{status.st_ino & 0xFFFFFFFFFFFFFFFF:x}"
 
 
 def lock_file(descriptor: int) -> bool:
@@ -163,6 +193,19 @@ def lock_file(descriptor: int) -> bool:
 def unlock_file(descriptor: int) -> None:
     """Unlock a file that `lock_file` has locked."""
     winapi.unlock(msvcrt.get_osfhandle(descriptor))
+
+
+def _services_with_access(path: Path) -> frozenset[str]:
+    """Return the users of services of mxgw who have access to a path, if this process is an administrator's."""
+    if winapi.is_administrator():
+        with contextlib.suppress(OSError), _opened(path, winapi.READ_CONTROL) as handle:
+            return _services_in(handle)
+    return frozenset()
+
+
+def _services_in(handle: int) -> frozenset[str]:
+    users = security.service_users()
+    return users & security.users_with_access(handle, security.FILE) if users else users
 
 
 def _creation(flags: int) -> int:
@@ -184,5 +227,22 @@ def _opened(target: Path | int, access: int, *, follow: bool = True) -> Iterator
         winapi.close(handle)
 
 
-def _path_of(descriptor: int) -> str:
-    return winapi.path_of(msvcrt.get_osfhandle(descriptor))
+def _leads_elsewhere(tag: int) -> bool:
+    """Return whether this is the tag of a link: a symbolic link, a junction, or another substitute for a name.
+
+    Files have other tags too, for example those whose content is shared with similar files (deduplication).
+    Source: IsReparseTagNameSurrogate of winnt.h.
+    """
+    return bool(tag & 0x20000000)
+
+
+def _checked(handle: int, target: Path | int) -> bool:
+    """Return whether an open file is a directory.
+
+    Raises:
+        OSError: it is a link, which was opened itself.
+    """
+    attributes, tag = winapi.attributes_of(handle)
+    if _leads_elsewhere(tag):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target))
+    return bool(attributes & winapi.ATTRIBUTE_DIRECTORY)

@@ -3,26 +3,35 @@
 Users are named by their security identifier, for example S-1-5-21-...-1001. The system and the administrators of the
 machine can always take what they want. So they are treated like root on POSIX systems: private files give them access,
 and a file that belongs to them is as good as one's own.
+
+An administrator also works on the files of services of mxgw, which run as users of their own. For an administrator
+these users are trusted too, and what an administrator creates in their directories can be used by them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_void_p, wintypes
 from functools import cache
 
 assert sys.platform == "win32"
 
-from mxgw_worker.platform.windows import winapi
+from mxgw_worker.platform.windows import service_records, winapi
 from mxgw_worker.platform.windows.winapi import SecurityAttributes, error_of, failure
 
 SYSTEM, ADMINISTRATORS, EVERYONE = "S-1-5-18", "S-1-5-32-544", "S-1-1-0"
 TRUSTED = frozenset({SYSTEM, ADMINISTRATORS})
+# To whom the files of Windows belong.
+TRUSTED_INSTALLER = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
 # Identifiers that mean the owner of the object: the creator of an object below a directory, and owner rights.
 _OWNER_ITSELF = frozenset({"S-1-3-0", "S-1-3-4"})
+
+# Rights with which an object can be changed: its content, attributes, access list or owner, or that it exists.
+CHANGES = 0x2 | 0x4 | 0x10 | 0x40 | 0x100 | 0x10000 | winapi.WRITE_DAC | winapi.WRITE_OWNER | 0x10000000 | 0x40000000
+_READ_AND_EXECUTE = 0x1200A9
 
 FILE, KERNEL_OBJECT = 1, 6  # the kinds of objects of which GetSecurityInfo tells
 
@@ -35,7 +44,6 @@ _ACCESS_ALLOWED, _INHERIT_ONLY = 0, 0x8
 _OTHER_ALLOWED = frozenset({5, 9, 11})
 
 _advapi = ctypes.WinDLL("advapi32", use_last_error=True)
-_kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _H, _D, _B, _S, _P = wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR, c_void_p
 for _name, _result, *_arguments in (
     ("ConvertSidToStringSidW", _B, _P, POINTER(_P)),
@@ -50,7 +58,6 @@ for _name, _result, *_arguments in (
 ):
     _call = getattr(_advapi, _name)
     _call.restype, _call.argtypes = _result, _arguments
-_kernel.LocalFree.argtypes = (_P,)
 
 
 class _AceHeader(ctypes.Structure):
@@ -85,7 +92,7 @@ def user_of_process(process: int) -> str:
         content, size = ctypes.create_string_buffer(512), wintypes.DWORD()
         if not _advapi.GetTokenInformation(token, _TOKEN_USER, content, len(content), byref(size)):
             raise failure()
-        return _text_of(c_void_p.from_buffer(content).value)  # the first field of TOKEN_USER is the pointer to the SID
+        return text_of(c_void_p.from_buffer(content).value)  # the first field of TOKEN_USER is the pointer to the SID
     finally:
         winapi.close(token.value or 0)
 
@@ -94,6 +101,18 @@ def user_of_process(process: int) -> str:
 def current_user() -> str:
     """Return the user as whom this process runs."""
     return user_of_process(winapi.this_process())
+
+
+def service_users() -> frozenset[str]:
+    """Return the users of the services of mxgw on this machine, if this process has the rights of an administrator."""
+    if not winapi.is_administrator():
+        return frozenset()
+    return frozenset(record.user for record in service_records.records().values())
+
+
+def trusted() -> frozenset[str]:
+    """Return the users whose files are as good as those of the present user, and who may have access to these."""
+    return TRUSTED | service_users()
 
 
 def name_of(user: str) -> str:
@@ -109,7 +128,7 @@ def name_of(user: str) -> str:
             return user
         return f"{domain.value}\\{name.value}" if domain.value else name.value
     finally:
-        _kernel.LocalFree(sid)
+        winapi.free(sid.value)
 
 
 def owner_only() -> str:
@@ -117,14 +136,25 @@ def owner_only() -> str:
     return f"O:{current_user()}D:P(A;;GA;;;{current_user()})"
 
 
-def private_file(*, is_directory: bool = False) -> str:
+def private_file(*, is_directory: bool = False, services: Iterable[str] = ()) -> str:
     """Return, as SDDL, the access list of private files: the present user, administrators and system.
 
-    What is created below a private directory gets the same list.
+    What is created below a private directory gets the same list. With `services`, users of services of mxgw, an
+    administrator shares the file with them, and it belongs to the administrators.
     """
+    services = sorted({*services} - {current_user(), *TRUSTED})
     flags = "OICI" if is_directory else ""
-    entries = (f"(A;{flags};FA;;;{user})" for user in (current_user(), SYSTEM, ADMINISTRATORS))
-    return f"O:{current_user()}D:P{''.join(entries)}"
+    entries = (f"(A;{flags};FA;;;{user})" for user in (current_user(), SYSTEM, ADMINISTRATORS, *services))
+    return f"O:{ADMINISTRATORS if services else current_user()}D:P{''.join(entries)}"
+
+
+def shared_file(user: str, *, may_write: bool, is_directory: bool) -> str:
+    """Return, as SDDL, owner and access list of a file that an administrator gives to a user: both and the system."""
+    flags = "OICI" if is_directory else ""
+    entries = [f"(A;{flags};FA;;;{each})" for each in (SYSTEM, ADMINISTRATORS)]
+    if user not in TRUSTED:
+        entries.append(f"(A;{flags};{'FA' if may_write else f'0x{_READ_AND_EXECUTE:x}'};;;{user})")
+    return f"O:{ADMINISTRATORS}D:P{''.join(entries)}"
 
 
 def stoppable() -> str:
@@ -144,7 +174,7 @@ def attributes(sddl: str, *, inherited: bool = False) -> Iterator[SecurityAttrib
     try:
         yield SecurityAttributes(descriptor, inherited=inherited)
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor)
 
 
 def owner_of(handle: int, kind: int) -> str:
@@ -158,13 +188,25 @@ def owner_of(handle: int, kind: int) -> str:
     if code:
         raise error_of(code)
     try:
-        return _text_of(owner.value)
+        return text_of(owner.value)
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor.value)
 
 
-def others_with_access(handle: int, kind: int) -> list[str]:
-    """Return who has access to an object, apart from the present user, administrators and system: users and groups.
+def others_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> list[str]:
+    """Return who has access to an object, apart from the present user and who is trusted: users and groups.
+
+    Only access with one of these rights counts.
+
+    Raises:
+        OSError: the access list cannot be read.
+    """
+    others = users_with_access(handle, kind, rights) - {current_user(), *TRUSTED, *_OWNER_ITSELF}
+    return sorted(others - service_users()) if others else []
+
+
+def users_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> frozenset[str]:
+    """Return all users and groups that an access list gives one of these rights.
 
     Raises:
         OSError: the access list cannot be read.
@@ -175,31 +217,33 @@ def others_with_access(handle: int, kind: int) -> list[str]:
         raise error_of(code)
     try:
         if not acl.value:
-            return [EVERYONE]  # an object without a list gives access to everybody
-        own = {current_user(), *TRUSTED, *_OWNER_ITSELF}
-        return sorted(set(_users_in(acl.value)) - own)
+            return frozenset({EVERYONE})  # an object without a list gives access to everybody
+        return frozenset(_users_in(acl.value, rights))
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor.value)
 
 
-def set_access(handle: int, sddl: str) -> None:
-    """Replace the access list of an object, and let it inherit nothing. The handle needs the right WRITE_DAC.
+def set_access(handle: int, sddl: str, *, owner: bool = False) -> None:
+    """Replace the access list of an object, and let it inherit nothing. The handle needs the right WRITE_DAC; with
+    `owner`, the owner is replaced as well, and the handle needs WRITE_OWNER.
 
-    What is below a directory keeps its own access list, as with chmod on POSIX systems.
+    What is below a directory keeps its own access list. On Windows a private directory does not hide it, because every
+    user may pass through directories; so each file with secrets needs a private list of its own.
 
     Raises:
         OSError: the list cannot be changed.
     """
     descriptor = _descriptor_of(sddl)
     try:
-        if not _advapi.SetKernelObjectSecurity(handle, _DACL_INFORMATION | _PROTECTED_DACL_INFORMATION, descriptor):
+        what = _DACL_INFORMATION | _PROTECTED_DACL_INFORMATION | (_OWNER_INFORMATION if owner else 0)
+        if not _advapi.SetKernelObjectSecurity(handle, what, descriptor):
             raise failure()
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor)
 
 
-def _users_in(acl: int) -> Iterator[str]:
-    """Yield the users and groups to whom a list gives any access to the object itself.
+def _users_in(acl: int, rights: int) -> Iterator[str]:
+    """Yield the users and groups to whom a list gives any of these rights to the object itself.
 
     Only entries that allow are read: an entry that denies can only take away from what they give.
     """
@@ -209,10 +253,10 @@ def _users_in(acl: int) -> Iterator[str]:
             raise failure()
         assert entry.value is not None
         header = _AceHeader.from_address(entry.value)
-        if header.flags & _INHERIT_ONLY or not header.mask:
+        if header.flags & _INHERIT_ONLY or not header.mask & rights:
             continue
         if header.kind == _ACCESS_ALLOWED:
-            yield _text_of(entry.value + ctypes.sizeof(_AceHeader))
+            yield text_of(entry.value + ctypes.sizeof(_AceHeader))
         elif header.kind in _OTHER_ALLOWED:
             yield EVERYONE
 
@@ -225,11 +269,16 @@ def _descriptor_of(sddl: str) -> int:
     return descriptor.value
 
 
-def _text_of(sid: int | None) -> str:
+def text_of(sid: int | None) -> str:
+    """Return the text of the security identifier at an address.
+
+    Raises:
+        OSError: there is none.
+    """
     text = c_void_p()
     if not _advapi.ConvertSidToStringSidW(sid, byref(text)):
         raise failure()
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:
-        _kernel.LocalFree(text)
+        winapi.free(text.value)
