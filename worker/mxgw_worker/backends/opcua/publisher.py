@@ -131,7 +131,7 @@ class Publisher:
                     if self._publishers > 1:
                         return
                     await asyncio.sleep(_REFUSED_PAUSE_S)
-                except ua.uaerrors.UaStructParsingError:
+                except (ua.uaerrors.UaStructParsingError, ua.uaerrors.BadResponseTooLarge):
                     # The number of this message is unknown. The next message shows that a number is missing, and the
                     # message with this number is then requested again.
                     log.warning("a notification of the server could not be read")
