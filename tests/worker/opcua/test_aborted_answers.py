@@ -29,11 +29,14 @@ def aborted(kind: int, code: int, count: int, *, larger_than: int = 0) -> Iterat
     """Break off the next `count` answers of a kind that have more bytes; the queue gets the size of each."""
     make = MessageChunk.message_to_chunks
     sizes: SimpleQueue[int] = SimpleQueue()
+    left = count
 
     def chunks(policy: Any, body: bytes, most: int, **more: Any) -> Any:
+        nonlocal left
         is_wanted = len(body) > larger_than and nodeid_from_binary(ua.utils.Buffer(body)) == ua.NodeId(kind)
-        if not is_wanted or sizes.qsize() >= count:
+        if not is_wanted or not left:
             return make(policy, body, most, **more)
+        left -= 1
         sizes.put(len(body))
         (chunk,) = make(policy, struct_to_binary(ua.ErrorMessage(ua.StatusCode(code), "too large")), most, **more)
         chunk.MessageHeader.ChunkType = ua.ChunkType.Abort
