@@ -210,7 +210,7 @@ def _integer(bits: int, signed: bool) -> Callable[[object], int]:
 def _double(value: object) -> float:
     match value:
         case bool():
-            return -float(value)
+            return -1.0 if value else 0.0  # and not -0.0
         case int() | float():
             return float(value)
         case str():
