@@ -44,13 +44,15 @@ def of_creation(hresult: int, text: str) -> str:
             return f"MXAccess does not start: {text or 'no reason given'} ({shown(hresult)})"
 
 
-def of_call(method: str, hresult: int, text: str) -> str:
-    """Return why a method failed. `text` is what the object, or COM, says of it."""
+def of_call(method: str, hresult: int, own: str, general: str = "") -> str:
+    """Return why a method failed. `own` is what the object says of it, `general` what Windows says of the number, in
+    the language of the machine; either can be "".
+    """
     if hresult == E_ACCESSDENIED and method in ("Register", "AddItem", "AddItem2", "AddBufferedItem"):
         return _LICENCE
     if hresult == E_INVALIDARG:
-        return text if text and "parameter" not in text else OUT_OF_RANGE
-    return f"{method}: {text or 'no reason given'} ({shown(hresult)})"
+        return own or OUT_OF_RANGE
+    return f"{method}: {own or general or 'no reason given'} ({shown(hresult)})"
 
 
 def shown(hresult: int) -> str:
