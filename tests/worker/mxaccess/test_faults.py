@@ -182,6 +182,26 @@ async def test_many_messages_are_no_call_that_hangs() -> None:
     assert len(set(map(id, seen[:5]))) == 5
 
 
+async def test_commands_are_run_in_a_flood_of_long_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("mxgw_worker.backends.mxaccess.apartment.time.perf_counter", lambda: clock)
+    delivered = 0
+
+    class Flooded(ThreadPump):
+        def dispatch(self) -> bool:
+            nonlocal clock, delivered
+            clock += 0.2  # as long as 2,000 events take
+            delivered += 1
+            return delivered < 1_000
+
+    apartment = Apartment(Flooded(), "test")
+    apartment.call("the first", lambda: None)
+    seen = await apartment.start(lambda: delivered, "nothing")
+    await apartment.end()
+
+    assert seen == 1
+
+
 class _Held:
     pass
 

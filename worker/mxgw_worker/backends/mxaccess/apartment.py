@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Per turn at most so many messages and then so many commands, so that neither keeps the other waiting for long.
-_MESSAGES_PER_TURN = 200
-_COMMANDS_PER_TURN = 50
+# Messages are delivered for so long, and then commands are run for so long, so that neither keeps the other waiting.
+# The time counts, not their number: a single message can bring thousands of events.
+_SHARE_S = 0.01
 _DELIVERING = "the delivery of an event"
 
 
@@ -132,16 +132,13 @@ class Apartment:
     def _turn(self) -> None:
         self._pump.wait()
         more = True
-        for _ in range(_MESSAGES_PER_TURN):
+        until = time.perf_counter() + _SHARE_S
+        while more and (now := time.perf_counter()) < until:
             # Anew for each message: many events are no call that hangs.
-            self.busy = Busy(_DELIVERING, time.perf_counter())
+            self.busy = Busy(_DELIVERING, now)
             more = self._pump.dispatch()
-            if not more:
-                break
-        for _ in range(_COMMANDS_PER_TURN):
-            command = self._next()
-            if command is None:
-                break
+        until = time.perf_counter() + _SHARE_S
+        while time.perf_counter() < until and (command := self._next()) is not None:
             self._execute(command)
         self.busy = None
         if more or self._commands:

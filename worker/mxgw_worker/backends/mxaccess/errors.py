@@ -1,6 +1,7 @@
 """The sentences for errors of COM: what they mean here, and what to do. The HRESULT itself goes to the client as it is.
 
-Source of the meanings: docs/reference/mxaccess.md#licence, #bitness; names and numbers: winerror.h.
+Source of the meanings: docs/reference/mxaccess.md#licence, #bitness; names and numbers: winerror.h. That a missing
+licence can also show when the object is made, or in `Register`, is unconfirmed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def of_creation(hresult: int, text: str) -> str:
                 " toolkit"
             )
         case -2147024891:
-            return f"{_LICENCE} ({shown(hresult)})"
+            return f"{_LICENCE}; or this user has no right to load it ({shown(hresult)})"
         case -2147467262:
             return f"the object LMXProxy.LMXProxyServer has none of MXAccess' interfaces ({shown(hresult)})"
         case _:

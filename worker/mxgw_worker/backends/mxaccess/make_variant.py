@@ -1,4 +1,7 @@
-"""Makes VARIANTs of values, for the arguments of MXAccess' methods."""
+"""Makes VARIANTs of values, for the arguments of MXAccess' methods.
+
+Nothing is converted to the type of the attribute: MXAccess does that (docs/reference/mxaccess.md#conversions).
+"""
 
 from __future__ import annotations
 
