@@ -68,13 +68,12 @@ class ThreadPump:
                     self._condition.wait(left)
             self._is_woken = False
 
-    def dispatch(self, most: int) -> bool:
-        for _ in range(most):
-            if not self._timers or self._timers[0][0] > time.perf_counter():
-                return False
-            call = heappop(self._timers)[2]
-            if call.callback is not None:
-                call.callback()
+    def dispatch(self) -> bool:
+        if not self._timers or self._timers[0][0] > time.perf_counter():
+            return False
+        call = heappop(self._timers)[2]
+        if call.callback is not None:
+            call.callback()
         return True
 
     def wake(self) -> None:

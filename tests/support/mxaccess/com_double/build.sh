@@ -10,7 +10,7 @@ for kind in t h; do
 done
 cp "$sources/lmx_double.rc" .
 i686-w64-mingw32-windres lmx_double.rc -o resources.o
-i686-w64-mingw32-g++ -std=c++20 -O1 -g0 -s -Wall -shared -static -I. -I"$sources" \
+i686-w64-mingw32-g++ -std=c++20 -O1 -g0 -s -Wall -Wextra -Werror -shared -static -I. -I"$sources" \
   "$sources/dll.cpp" "$sources/server.cpp" "$sources/galaxy.cpp" resources.o "$sources/lmx_double.def" \
   -o LmxDouble.part -lole32 -loleaut32 -luuid -Wl,--enable-stdcall-fixup
 mv LmxDouble.part LmxDouble.dll

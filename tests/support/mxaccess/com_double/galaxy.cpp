@@ -269,6 +269,7 @@ void Galaxy::add_switches(const std::function<void(const std::wstring &, const V
     one(L"TextTimes", VT_BOOL, truth(false));     // true: the times of events are texts
     one(L"BadTimes", VT_BOOL, truth(false));      // true: they are dates before the year 1
     one(L"StatusesByValue", VT_BOOL, truth(false));
+    one(L"NoStatuses", VT_BOOL, truth(false));  // true: the list of statuses of every event is empty
 }
 
 Found Galaxy::find(const std::wstring &definition, const std::wstring &context) {
