@@ -25,7 +25,8 @@ from support.restarts import Restarts
 
 log = logging.getLogger(__name__)
 
-needs_windows = pytest.mark.skipif(bool(wine.missing()), reason=wine.missing())
+# The marks of every test that starts Windows programs: `make test-windows` runs it, where Windows is set up.
+needs_windows = (pytest.mark.windows, pytest.mark.skipif(bool(wine.missing()), reason=wine.missing()))
 
 _WORKER = "mxgw_worker"
 

@@ -16,7 +16,7 @@ import pytest
 from support import wine
 from support.windows_gateway import needs_windows
 
-pytestmark = [needs_windows, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
 # Runs commands in one process, because a start of Python takes long in Wine.
 _COMMANDS = """
@@ -137,7 +137,7 @@ def test_the_dashboard_refuses_to_start_without_a_terminal_and_the_help_fits_win
 
     assert (dashboard_code, "needs a terminal" in said) == (1, True), said
     assert "unix:" not in help_text
-    assert "C:\\mxgw\\settings.toml" in help_text
+    assert "C:\\ProgramData\\mxgw\\settings.toml" in help_text
 
 
 def test_the_dashboard_is_drawn_in_a_browser_and_takes_keys(shell: Shell) -> None:
