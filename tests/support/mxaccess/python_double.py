@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeVar
 
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_ACCESSDENIED, E_NOTIMPL, MxError
@@ -25,6 +27,7 @@ from mxgw_worker.backends.mxaccess.read_variant import VariantReader
 from mxgw_worker.backends.mxaccess.variant_layout import SIZE, Status
 from mxgw_worker.backends.sim import SimBackend
 from mxgw_worker.backends.sim.timers import Cancellable
+from support.mxaccess.alarm_double import AlarmManagerDouble
 from support.mxaccess.memory import PlainMemory
 
 T = TypeVar("T")
@@ -56,6 +59,27 @@ class ThreadPump:
         self._is_woken = False
         self._timers: list[tuple[float, int, _Call]] = []
         self._numbers = count()
+        self._given: deque[Callable[[], None]] = deque()
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Run a function in the thread of this pump, and return its result to another thread."""
+        done = threading.Event()
+        results: list[T] = []
+        errors_: list[Exception] = []
+
+        def run() -> None:
+            try:
+                results.append(function())
+            except Exception as error:
+                errors_.append(error)
+            done.set()
+
+        self._given.append(run)
+        self.wake()
+        assert done.wait(30), "the thread of the double has ended"
+        if errors_:
+            raise errors_[0]
+        return results[0]
 
     def enter(self) -> None:
         self.thread = threading.get_ident()
@@ -69,6 +93,8 @@ class ThreadPump:
             self._is_woken = False
 
     def dispatch(self, most: int) -> bool:
+        while self._given:
+            self._given.popleft()()
         for _ in range(most):
             if not self._timers or self._timers[0][0] > time.monotonic():
                 return False
@@ -190,6 +216,14 @@ class PythonDouble:
         self._silent_items: set[tuple[int, int]] = set()
         self._sim = SimBackend(options, pump)
         _run(self._sim.start(_Sink(self)))
+
+    def active_alarms(self) -> Sequence[Alarm]:
+        """Return what the alarm manager of the simulator knows."""
+        return _run(self._sim.active_alarms())
+
+    def acknowledge_alarm(self, alarm_id: str, comment: str, operator: str) -> None:
+        """Acknowledge an alarm, without saying whether that had an effect."""
+        _run(self._sim.acknowledge_alarms([alarm_id], comment, operator))
 
     def is_silent(self, server_handle: int, item_handle: int) -> bool:
         return (server_handle, item_handle) in self._silent_items
@@ -324,12 +358,17 @@ class DoubledBackend:
         pump = ThreadPump()
         self.pump = pump
         self.double: PythonDouble | None = None
+        self.alarm_manager = AlarmManagerDouble(pump.run, lambda: self.double)
+        # The first apartment is that of the double, the others are those of consumers of alarms.
+        pumps = iter([pump])
 
         def connect(events: ComEvents) -> PythonDouble:
             self.double = PythonDouble(events, pump, sim, **knobs)
             return self.double
 
-        self.backend = MxAccessBackend(options, connect, lambda: pump)
+        self.backend = MxAccessBackend(
+            options, connect, lambda: next(pumps, None) or ThreadPump(), self.alarm_manager.consumer
+        )
 
 
 def _run(call: Coroutine[Any, Any, T]) -> T:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from mxgw.convert import status
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_worker.backends.base import E_INVALIDARG, BackendInfo, BackendUnavailable, EventSink, MxError
+from mxgw_worker.backends.base import E_INVALIDARG, AlarmAck, BackendInfo, BackendUnavailable, EventSink, MxError
+from mxgw_worker.backends.mxaccess.alarms import ConsumerAlarms
+from mxgw_worker.backends.mxaccess.alarms.consumer import AlarmConsumer, MakeConsumer, Use
 from mxgw_worker.backends.mxaccess.apartment import Apartment
 from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
@@ -37,13 +40,14 @@ _OUT_OF_RANGE = "Value does not fall within the expected range."
 
 
 class MxAccessBackend:
-    """MXAccess. `connect` and `pump` are those of the COM object, except in tests."""
+    """MXAccess. `connect`, `pump` and `make_consumer` are those of the COM objects, except in tests."""
 
     def __init__(
         self,
         options: Mapping[str, object],
         connect: Connect | None = None,
         pump: Callable[[], Pump] | None = None,
+        make_consumer: MakeConsumer | None = None,
     ) -> None:
         """Check the options.
 
@@ -55,12 +59,14 @@ class MxAccessBackend:
             _check_system()
         self._make = connect or self._connect
         self._make_pump = pump or _windows_pump
+        self._make_consumer = make_consumer or self._consumer
         self._apartment: Apartment | None = None
         self._events: Events | None = None
         self._watch: CallWatch | None = None
         self._com: Com | None = None
         self._probe: Probe | None = None
         self._browser: AttributeBrowser | None = None
+        self._alarms: ConsumerAlarms | None = None
 
     def info(self) -> BackendInfo:
         return BackendInfo("mxaccess", VERSION, "MXAccess on this machine")
@@ -89,6 +95,15 @@ class MxAccessBackend:
         self._watch = CallWatch(
             apartment, health, sink.failed, slow_s=self._options.slow_call_s, limit_s=self._options.call_limit_s
         )
+        self._alarms = ConsumerAlarms(
+            self._options.alarms,
+            self._dates(),
+            self._make_consumer,
+            self._make_pump,
+            health,
+            slow_call_s=self._options.slow_call_s,
+            call_limit_s=self._options.call_limit_s,
+        )
         known = "" if self._options.probe else "; without a probe a lost platform shows only as bad values"
         health.report("calls", SOURCE_HEALTH_GOOD, f"MXAccess answers, with interface version {com.version}{known}")
 
@@ -116,6 +131,8 @@ class MxAccessBackend:
     async def stop(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        if self._alarms is not None:
+            await self._alarms.stop()
         events, apartment, com = self._events, self._apartment, self._com
         if events is None or apartment is None or com is None:
             return
@@ -314,6 +331,17 @@ class MxAccessBackend:
             self._browser = browser
         return await self._browser.browse(parent, self._in_apartment)
 
+    async def active_alarms(self) -> Sequence[Alarm]:
+        return await self._running_alarms().active_alarms()
+
+    async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        return await self._running_alarms().acknowledge_alarms(alarm_ids, comment, operator)
+
+    def _running_alarms(self) -> ConsumerAlarms:
+        self._running()
+        assert self._alarms is not None
+        return self._alarms
+
     def _running(self) -> tuple[Com, Events]:
         if self._com is None or self._events is None:
             raise MxError(E_INVALIDARG, "the backend is not running")
@@ -333,8 +361,18 @@ class MxAccessBackend:
                     f"backend 'mxaccess' needs the package {error.name}: pip install 'mxgw[mxaccess]' in the Python of"
                     " the workers"
                 ) from None
-            return LmxProxy(events, Dates(local=self._options.times == "local"))
+            return LmxProxy(events, self._dates())
         raise AssertionError  # the constructor has refused this system
+
+    def _consumer(self, use: Use) -> AlarmConsumer:
+        if sys.platform == "win32":
+            from mxgw_worker.backends.mxaccess.windows.alarm_consumer import WnwrapConsumer
+
+            return WnwrapConsumer(self._options.alarms, use)
+        raise AssertionError  # as above
+
+    def _dates(self) -> Dates:
+        return Dates(local=self._options.times == "local")
 
 
 def _windows_pump() -> Pump:
