@@ -131,7 +131,7 @@ class ConsumerAlarms:
                 slow_s=self._slow_call_s,
                 limit_s=self._call_limit_s,
                 subject=_SUBJECT,
-                observer="calls of alarms",
+                observer=_OBSERVER,
             )
         return self._line
 
@@ -148,6 +148,8 @@ class ConsumerAlarms:
             self._hung,
             _MOST_HUNG,
         )
+        self._trouble = f"{_SUBJECT} has not returned from a call for {self._call_limit_s:g} s"
+        self._health.report(_OBSERVER, SOURCE_HEALTH_DEGRADED, self._trouble)
 
     def _fails(self, error: MxError) -> None:
         # Where there is no alarm manager nothing is wrong with the source.
