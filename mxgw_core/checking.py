@@ -12,6 +12,7 @@ from mxgw_core.plugins.calls import words_of
 from mxgw_core.plugins.loading import text_of
 from mxgw_core.rpc.listening import addresses_of, server_credentials
 from mxgw_core.sessions.limits import subscriber_limits
+from mxgw_core.workers.interpreter import check_python
 
 
 def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
@@ -32,6 +33,18 @@ def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
         except SettingsError as error:
             problems += str(error).splitlines()
     return [*problems, *plugin_problems(settings, plugins)]
+
+
+def worker_problems(settings: Settings) -> list[str]:
+    """Return the problem of the Python that `workers.python` names, if it has one. This starts the Python, and blocks
+    until it has answered.
+    """
+    if settings.workers.python is not None:
+        try:
+            check_python(settings.workers.python)
+        except SettingsError as error:
+            return [str(error)]
+    return []
 
 
 def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:

@@ -107,6 +107,38 @@ Values of backends and plugins count as secrets when their key ends in a word su
 """
 
 AFTER: dict[str, str] = {
+    "workers": """\
+### Another Python for the workers
+
+MXAccess is a 32-bit component, so its workers need a 32-bit Python; the gateway is better off with 64 bits. With
+`python`, each worker runs in the Python that it names:
+
+```toml
+[workers]
+python = 'C:\\mxgw\\python32\\python.exe'   # single quotes: a backslash is a backslash
+```
+
+It must be Python 3.11 or newer with the same version of mxgw as the gateway's (`mxgw --version`), and protobuf. A
+worker needs nothing else of what the gateway needs, not even grpcio, so two packages without what they depend on are
+enough:
+
+```sh
+C:\\mxgw\\python32\\python.exe -m pip install --no-deps mxgw==0.1.0 protobuf
+```
+
+After an upgrade of the gateway, run it again with the new version. What a backend needs is installed there too
+(`pip install asyncua` for `opcua`, and backends of your own), because the worker imports it, not the gateway. What
+`pip install --user` has installed is not seen: workers are isolated from the user's own packages, from `PYTHONPATH` and
+from the working directory. The "embeddable package" of Python has no pip and ignores what is installed beside it until
+`import site` in its `python311._pth` is no comment any more; the usual installer is simpler. A virtual environment is
+fine, on Windows too, where its `python.exe` only starts that of the installation: the gateway starts the latter
+directly. Programs that start a Python in another process, such as `py.exe`, are refused.
+
+`mxgw serve`, `mxgw config check` and `mxgw doctor` start the Python once and ask it. They refuse one that does not
+exist, does not answer within 60 s, is too old, has no mxgw or another version of it, and say what to do. That takes as
+long as this Python takes to start, at each start of the gateway. A gateway that takes workers of an earlier one back
+([reattach](reattach.md)) takes them whatever Python they run in; new ones run in the Python of the present settings.
+""",
     "backends": """\
 Each backend is a table `[backends.<name>]`. `sim` exists as long as no other table does. Keys other than `kind` are
 options of that kind; the worker checks them as it starts, and `mxgw doctor` asks it to.

@@ -277,6 +277,11 @@ class EventSettings(SettingsModel):
 class WorkerSettings(SettingsModel):
     """The worker processes."""
 
+    python: NamedPath | None = Field(
+        None,
+        description="Program of the Python that runs the workers, for example a 32-bit one beside a 64-bit gateway; "
+        "the gateway's own while unset. Relative to the working directory.",
+    )
     start_timeout_s: Seconds = Field(
         20.0, le=600, description="From the start of a process until its backend is ready."
     )

@@ -59,7 +59,7 @@ class SessionRegistry:
         plugins: PluginHost,
         data: DataDirectory,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`clock` returns monotonic seconds, for leases and detach grace. Tests that replace it also replace the clock
         of the event loop.
@@ -85,6 +85,7 @@ class SessionRegistry:
             data.log_of_spare,
             remove=data.remove_later,
             parallel=workers.parallel_starts,
+            python=workers.python,
         )
         self.memory = GatewayMemory(
             settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner

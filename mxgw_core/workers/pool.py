@@ -38,13 +38,13 @@ class Spare:
     of the process.
     """
 
-    def __init__(self, log_file: Path, kind: str) -> None:
+    def __init__(self, log_file: Path, kind: str, python: Path | None) -> None:
         self.log_file = log_file
         signal = ReadySignal()
         # Completed when the process has imported its modules, or has ended.
         self.ready = signal.ready
         try:
-            self.process = WorkerProcess.launch(log_file, "spare", signal.argument, kind, ready=signal)
+            self.process = WorkerProcess.launch(log_file, "spare", signal.argument, kind, python=python, ready=signal)
         except BaseException:
             signal.close()
             raise
@@ -59,6 +59,7 @@ class WarmPool:
         kind: the kind of backend whose modules a spare worker imports.
         new_log: returns the path of the log file for a new spare worker.
         remove: removes a log file, now or later, and raises no error.
+        python: the program of the Python that runs workers; None for the gateway's own.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class WarmPool:
         *,
         remove: Callable[[Path], None],
         parallel: int = 1,
+        python: Path | None = None,
     ) -> None:
         self._size = size
         self._slots = asyncio.Semaphore(parallel)
         self._kind = kind
+        self._python = python
         self._new_log = new_log
         self._remove = remove
         self._spares: list[Spare] = []
@@ -115,7 +118,7 @@ class WarmPool:
             StartupTooLarge: the start-up message is too large, because of the options of the backend.
         """
         payload = startup_payload(startup)
-        process = self.take(log_file) or WorkerProcess.launch(log_file)
+        process = self.take(log_file) or WorkerProcess.launch(log_file, python=self._python)
         process.send_startup(payload, on_started)
         return process
 
@@ -172,7 +175,7 @@ class WarmPool:
             if self._stopped.done():
                 return
         try:
-            spare = Spare(self._new_log(secrets.token_hex(4)), self._kind)
+            spare = Spare(self._new_log(secrets.token_hex(4)), self._kind, self._python)
         except OSError as error:
             self._failed(f"could not be started: {error}")
             return

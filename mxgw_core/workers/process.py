@@ -2,14 +2,13 @@
 
 A worker process is a child of this gateway, or an earlier gateway started it. A child reads the start-up message from
 its standard input. A worker of an earlier gateway is found again by its pid, its start time and the id of the boot;
-after that an open process identifies it (`mxgw_worker.platform.OpenProcess`).
+after that an open process identifies it (`mxgw_worker.platform.watched.OpenProcess`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -17,16 +16,16 @@ from typing import Protocol
 from mxgw.worker.v1.worker_pb2 import Goodbye
 from mxgw_core.api.workers import WorkerIdentity
 from mxgw_core.printable import printable
+from mxgw_core.workers.interpreter import python_command
 from mxgw_worker.platform import (
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     boot_id,
     can_hold_processes,
     pid_scope,
     spawn,
     start_ticks,
 )
+from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +69,10 @@ class WorkerProcess:
         self.exited = child.exited
 
     @classmethod
-    def launch(cls, log_file: Path, *arguments: str, ready: ReadySignal | None = None) -> WorkerProcess:
-        """Start a process that becomes a worker when `send_startup` is called.
+    def launch(
+        cls, log_file: Path, *arguments: str, python: Path | None = None, ready: ReadySignal | None = None
+    ) -> WorkerProcess:
+        """Start a process that becomes a worker when `send_startup` is called. `python` is `workers.python`.
 
         The process belongs to an operating system session of its own, and its output is appended to `log_file`, which
         only the gateway's user can read. When this gateway ends before it sends the start-up message, the standard
@@ -80,9 +81,8 @@ class WorkerProcess:
         Raises:
             OSError: the process could not be started.
         """
-        # -I: neither environment variables nor the working directory can change which code is imported.
-        command = [sys.executable, "-I", "-m", "mxgw_worker", *arguments]
-        return cls(WatchedChild(spawn(command, log_file, ready=ready)))
+        command, environment = python_command(python, "-m", "mxgw_worker", *arguments)
+        return cls(WatchedChild(spawn(command, log_file, ready=ready, environment=environment)))
 
     def send_startup(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
         """Send the start-up message, which makes the process a worker. `payload` comes from `startup_payload`.

@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc.aio
 
@@ -40,11 +40,17 @@ log = logging.getLogger(__name__)
 ITEMS = 10
 # Shorter delays than the default, so that a run does not spend its time waiting.
 RESUME = ResumePolicy(first_delay_s=0.05, longest_delay_s=0.4, attempt_timeout_s=5.0)
-# A wait longer than this many seconds fails. It is long, because it only finds what hangs; the machine can be busy.
-_PATIENCE_S = 120.0
 # By default gRPC waits a second and more between attempts to connect, which would be part of the measured times.
 _EAGER = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
 _ENVIRONMENT = "chaos"
+# Settings of the plugins, for a machine on which a program takes a minute to start.
+PATIENT = """
+[plugins.replay]
+detach_grace_seconds = 3600
+[plugins.reattach]
+adopt_within_seconds = 600.0
+max_orphan_lifetime_seconds = 3600.0
+"""
 
 
 class Kind(enum.Enum):
@@ -62,6 +68,9 @@ class Plan:
 
     `rate` is the number of events per second of all sessions together. `between_s` and `outage_s` are the limits of the
     random times between two rounds and of an outage.
+
+    `is_mxaccess` takes the events from the double of MXAccess instead of the simulator. `is_patient` makes every time
+    limit of gateway, workers and clients longer than a program takes to start in Wine on a busy machine.
     """
 
     rounds: Mapping[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 5))
@@ -72,6 +81,18 @@ class Plan:
     outage_s: tuple[float, float] = (0.0, 0.5)
     outbox_events: int = 10_000
     seed: int = 1
+    is_patient: bool = False
+    is_mxaccess: bool = False
+
+    @property
+    def patience_s(self) -> float:
+        """A wait longer than this fails. It is long, because it only finds what hangs; the machine can be busy."""
+        return 600.0 if self.is_patient else 120.0
+
+    @property
+    def resume(self) -> ResumePolicy:
+        """How the clients come back."""
+        return replace(RESUME, attempt_timeout_s=self.patience_s) if self.is_patient else RESUME
 
     @property
     def fits_outbox(self) -> bool:
@@ -89,22 +110,33 @@ class Plan:
 [backends]
 default = "load"
 [backends.load]
-kind = "sim"
-profile = "load"
-items = {ITEMS}
-rate = {self.rate / self.sessions}
+{self._backend}
 [limits]
 sessions = {max(64, self.sessions)}
 sessions_per_owner = {max(32, self.sessions)}
 [workers]
 outbox_events = {self.outbox_events}
+start_timeout_s = {self.patience_s}
+heartbeat_interval_s = {self.patience_s / 10 if self.is_patient else 1.0}
 [plugins]
 enabled = ["acl", "backpressure", "replay", "reattach"]
 [plugins.acl]
 environment = "{_ENVIRONMENT}"
 [plugins.backpressure]
 maximum_subscribers = {max(8, self.subscribers)}
+{PATIENT if self.is_patient else ""}
 """
+
+    @property
+    def _backend(self) -> str:
+        if self.is_mxaccess:
+            return f'kind = "mxaccess"\ncall_limit_s = {self.patience_s}\nstart_limit_s = {self.patience_s}'
+        return f'kind = "sim"\nprofile = "load"\nitems = {ITEMS}\nrate = {self.rate / self.sessions}'
+
+    @property
+    def rate_of_double(self) -> dict[str, str]:
+        """The environment in which each session of the double of MXAccess has its share of the rate."""
+        return {"LMXDOUBLE_RATE": str(self.rate / self.sessions)}
 
 
 @dataclass
@@ -246,7 +278,7 @@ class Run:
             figures.adoptions_s += times
             log.info("%s: %d adopted, the last after %.2f s", kind.value, len(times), max(times, default=0.0))
         if figures.ended == 0:
-            await until(lambda: all(s.is_back for s in self.subscribers), _PATIENCE_S)
+            await until(lambda: all(s.is_back for s in self.subscribers), self.plan.patience_s)
         if {worker.pid for worker in self.gateway.workers()} != pids:
             self.outcome.wrong.append(f"{kind.value}: the workers are not those of before")
         figures.rounds += 1
@@ -260,12 +292,12 @@ class Run:
             case Kind.KILL:
                 await self.gateway.kill()
             case Kind.TERM:
-                await self.gateway.terminate(_PATIENCE_S)
+                await self.gateway.terminate(self.plan.patience_s)
             case _:
                 done = await self.gateway.drain()
                 if done.returncode != 0:
                     self.outcome.wrong.append(f"mxgw drain: {done.stderr}")
-                await self.gateway.ended(_PATIENCE_S)
+                await self.gateway.ended(self.plan.patience_s)
 
     async def _restart(self, figures: Figures) -> list[float]:
         """Start the gateway.
@@ -279,7 +311,7 @@ class Run:
             tasks.create_task(self.gateway.start(), name="chaos:start")
             async with self.client() as client:
                 while waiting:
-                    if time.monotonic() - began > _PATIENCE_S:
+                    if time.monotonic() - began > self.plan.patience_s:
                         break
                     for session in await _sessions(client):
                         if session.session_id not in waiting or session.state == ss.SESSION_STATE_ADOPTING:
@@ -319,7 +351,7 @@ class Run:
             for session in sessions:
                 if session.close_reason == ss.CLOSE_REASON_UNSPECIFIED:
                     self.outcome.wrong.append(f"session {session.session_id} goes on at a copy")
-            await (copy.kill() if self.chance.random() < 0.5 else copy.terminate(_PATIENCE_S))
+            await (copy.kill() if self.chance.random() < 0.5 else copy.terminate(self.plan.patience_s))
             return len(sessions)
         finally:
             if copy.process is not None:
@@ -353,7 +385,7 @@ async def run(plan: Plan, gateways: Callable[[str], AbstractAsyncContextManager[
                 tasks.create_task(subscriber.follow(), name=f"follow:{number}")
                 for number, subscriber in enumerate(this.subscribers)
             ]
-            await until(lambda: all(s.is_back for s in this.subscribers), _PATIENCE_S)
+            await until(lambda: all(s.is_back for s in this.subscribers), plan.patience_s)
             for number, kind in enumerate(kinds):
                 began = time.monotonic()
                 await this.round(kind)
@@ -368,9 +400,9 @@ async def run(plan: Plan, gateways: Callable[[str], AbstractAsyncContextManager[
             for task in following:
                 await task
             await _close(this)
-        await gateway.terminate(_PATIENCE_S)
+        await gateway.terminate(plan.patience_s)
         try:
-            await gateway.all_is_gone(_PATIENCE_S)
+            await gateway.all_is_gone(plan.patience_s)
         except TimeoutError:
             outcome.wrong.append(f"left: {gateway.workers()} {gateway.sockets()} {gateway.rows()}")
     return outcome
@@ -396,13 +428,15 @@ async def _subscribe(this: Run, stack: AsyncExitStack) -> None:
         return not this.plan.fits_outbox and lost.reason in ("RING_EVICTED", "WORKER_OUTBOX_OVERRUN")
 
     for number in range(this.plan.sessions):
-        client = await stack.enter_async_context(connect(this.gateway.target, api_key=this.key))
+        client = await stack.enter_async_context(
+            connect(this.gateway.target, api_key=this.key, timeout_s=this.plan.patience_s)
+        )
         session = await client.open_session(client_name=f"chaos {number}").open()
         oracle = await subscribe_load(session, ITEMS)
         for _ in range(this.plan.subscribers):
             checker = StreamChecker(oracle, may_lose=excused)
             this.outcome.checkers.append(checker)
-            this.subscribers.append(Subscriber(session, session.events(resume=RESUME), checker))
+            this.subscribers.append(Subscriber(session, session.events(resume=this.plan.resume), checker))
 
 
 async def _sessions(client: Client) -> list[ss.Session]:
@@ -416,7 +450,7 @@ async def _sessions(client: Client) -> list[ss.Session]:
 async def _own_sessions(client: Client, session_ids: set[str]) -> list[ss.Session]:
     """Return those of the given sessions that the gateway knows, whether they are live or ended."""
     request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
-    answer = await client.sessions.ListSessions(request, timeout=_PATIENCE_S, wait_for_ready=True)
+    answer = await client.sessions.ListSessions(request, timeout=120, wait_for_ready=True)
     return [session for session in answer.sessions if session.session_id in session_ids]
 
 
@@ -429,7 +463,7 @@ async def _finish(this: Run) -> None:
         at = subscriber.checker.position
         return at is not None and at.sequence >= heads[subscriber.session.session_id]
 
-    await until(lambda: all(map(has_all, this.subscribers)), _PATIENCE_S)
+    await until(lambda: all(map(has_all, this.subscribers)), this.plan.patience_s)
 
 
 async def _close(this: Run) -> None:

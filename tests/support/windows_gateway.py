@@ -11,15 +11,16 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
 
 from support import wine
+from support.mxaccess import com_double
 from support.restarts import Restarts
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class WindowsRestarts(Restarts):
         # Each copies what one run writes to stderr, and ends with the last worker of that run: in Wine, a program keeps
         # the standard error of the one that started it open, whatever its own is.
         self.copying: list[threading.Thread] = []
+        # Of every program that is started, and so of the workers.
+        self.environment: dict[str, str] = {}
         settings_file = directory / "settings.toml"
         # Strings of TOML in single quotes, because of the backslashes.
         settings_file.write_text(settings)
@@ -50,8 +53,8 @@ class WindowsRestarts(Restarts):
         """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         assert not failpoint
         self._runs += 1
-        options = ["--json", "--listen", self.target, "--settings", "Z:/shared/settings.toml", *self._data_option]
-        command = self._mxgw("serve", *options, *arguments)
+        options = ["--settings", "Z:/shared/settings.toml", *self._options]
+        command = self._mxgw("serve", "--json", "--listen", self.target, *options, *arguments)
         process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -80,13 +83,17 @@ class WindowsRestarts(Restarts):
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
+        return await self.mxgw("drain", *arguments)
+
+    async def mxgw(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `mxgw` with the settings of the gateway."""
         return await asyncio.to_thread(
             subprocess.run,
-            self._mxgw("drain", *self._data_option, *arguments),
+            self._mxgw("--settings", "Z:/shared/settings.toml", *self._options, *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -106,21 +113,57 @@ class WindowsRestarts(Restarts):
         """Return nothing: workers have named pipes, which end with them."""
         return []
 
+    @asynccontextmanager
+    async def program(self, *arguments: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """Run a Python program beside the gateway, with 64 bits. Yield a function that sends it a line, by default
+        an empty one, or nothing when it is given "", and returns the JSON document of the line that it prints next.
+        """
+        process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
+            self.windows.python(wine.Interpreter.BITS_64, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        async def ask(line: str = "\n") -> Any:
+            stdin.write(line)
+            stdin.flush()
+            return json.loads(await asyncio.to_thread(stdout.readline))
+
+        with process:
+            yield ask
+
     @property
-    def _data_option(self) -> list[str]:
-        return ["--set", "gateway.data_dir=Z:/shared/d"]
+    def _options(self) -> list[str]:
+        # The gateway has 64 bits, its workers 32, as MXAccess needs it.
+        workers = f"workers.python=Z:{wine.Interpreter.BITS_32.program}"
+        return ["--set", "gateway.data_dir=Z:/shared/d", "--set", workers]
 
     def _mxgw(self, *arguments: str) -> list[str]:
-        return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments)
+        return self.windows.python(wine.Interpreter.BITS_64, "-m", "mxgw_cli", *arguments, environment=self.environment)
+
+    def install_mxaccess(self, environment: Mapping[str, str]) -> None:
+        """Register the double of MXAccess in this Windows; `environment` has its knobs."""
+        library = com_double.install(self.directory)
+        command = self.windows.python(wine.Interpreter.BITS_32, "-c", com_double.REGISTER, library)
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+        self.environment.update(environment)
 
 
 @asynccontextmanager
-async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
-    """Yield a gateway in a Windows of its own. At the end of the block, everything in it is killed."""
+async def windows_restarts(settings: str, mxaccess: Mapping[str, str] | None = None) -> AsyncIterator[WindowsRestarts]:
+    """Yield a gateway in a Windows of its own, with the double of MXAccess if `mxaccess` has its knobs. At the end of
+    the block, everything in it is killed.
+    """
     with tempfile.TemporaryDirectory(prefix="mxgw-w-", dir="/tmp") as name:
         with wine.Windows(Path(name)) as windows:
             gateway = WindowsRestarts(Path(name), settings, windows)
             try:
+                if mxaccess is not None:
+                    gateway.install_mxaccess(mxaccess)
                 yield gateway
             except BaseException:
                 log.warning("the gateway's log:\n%s", gateway.log)
@@ -133,7 +176,7 @@ async def windows_restarts(settings: str) -> AsyncIterator[WindowsRestarts]:
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens at the moment."""
+    """Return a TCP port on which nothing listens at the moment."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

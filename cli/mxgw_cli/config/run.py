@@ -15,7 +15,7 @@ from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import SilentFailure, console
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.checking import settings_problems
+from mxgw_core.checking import settings_problems, worker_problems
 from mxgw_core.config.effective import EffectiveSetting, effective_settings
 from mxgw_core.config.loader import load_settings
 from mxgw_core.plugins import PluginHost, PluginState
@@ -44,7 +44,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
             access = [record.name for record in host.records if record.controls_access and record.required]
             # When a plugin failed, further problems are not looked for, because the plugin would be the cause of some.
             if not problems:
-                problems = settings_problems(result.settings, host)
+                problems = settings_problems(result.settings, host) + worker_problems(result.settings)
     except SettingsError as error:
         problems = str(error).splitlines()
     if as_json:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from mxgw_cli.doctor.directories import check_data_directory
 from mxgw_cli.doctor.listening import check_exposure, check_listen
-from mxgw_cli.doctor.machine import check_clock, check_memory, check_open_files, check_user, check_versions
+from mxgw_cli.doctor.machine import (
+    check_clock,
+    check_memory,
+    check_open_files,
+    check_python_of_workers,
+    check_user,
+    check_versions,
+)
 from mxgw_cli.doctor.report import Check, failed, is_healthy, ok, show_check, skipped, summary, warning
 from mxgw_cli.doctor.tls import check_tls
 from mxgw_cli.loading import failure_of, quiet
@@ -76,9 +83,17 @@ def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> No
 
 def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) -> None:
     settings = result.settings
-    kinds = [backend.kind or name for name, backend in settings.backends.items()]
+    python = settings.workers.python
+    # What another Python has for a backend, the backend's own worker says.
+    kinds = [] if python is not None else [backend.kind or name for name, backend in settings.backends.items()]
     for check in _machine(kinds, settings.limits):
         report.add(check)
+    python_fails = False
+    if python is not None:
+        report.waiting_for("starting the Python of the workers")
+        check = check_python_of_workers(python)
+        report.add(check)
+        python_fails = not is_healthy([check])
     report.add(ok(SETTINGS_AREA, "settings", ", ".join(map(str, result.files)) or "no file: defaults only"))
     with quiet():
         host = PluginHost.load(settings, origins=result.origins, keep_going=True)
@@ -95,11 +110,12 @@ def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) ->
         report.add(exposure)
     for check in [*check_data_directory(settings.gateway.data_dir), *check_tls(settings.tls)]:
         report.add(check)
-    if with_backends:
+    if with_backends and not python_fails:
         report.waiting_for("starting workers")
         run(lambda: _backends(result, report))
     else:
-        report.add(skipped("Backends", ", ".join(settings.backends), "left out as asked"))
+        why = "the workers' Python cannot run them" if python_fails else "left out as asked"
+        report.add(skipped("Backends", ", ".join(settings.backends), why))
 
 
 async def _backends(result: LoadedSettings, report: _Report) -> None:

@@ -30,7 +30,7 @@ def test_the_default_file_shows_every_setting_with_its_default(tmp_path: Path) -
 
     loaded = load_settings(environ={}, directory=tmp_path)
 
-    unset = {"tls.certificate", "tls.private_key", "tls.client_ca"}
+    unset = {"tls.certificate", "tls.private_key", "tls.client_ca", "workers.python"}
     assert loaded.settings == Settings()
     assert {key for key, origin in loaded.origins.items() if origin == "default"} == unset
     assert [section for section in schema.SECTIONS if section not in tomllib.loads(shown)] == []

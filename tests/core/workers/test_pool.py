@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +14,7 @@ from support.waiting import until
 from support.workers import started_workers
 
 from mxgw_core.removals import Removals
+from mxgw_core.workers import process
 from mxgw_core.workers.pool import WarmPool
 
 pytestmark = pytest.mark.asyncio
@@ -50,44 +49,44 @@ async def test_spares_get_ready_and_the_one_that_is_taken_lives_on_with_the_log_
     async with running(2) as pool:
         await until(lambda: pool.ready == 2, 60)
         before = started_workers()
-        process = pool.take(tmp_path / "worker.log")
+        taken = pool.take(tmp_path / "worker.log")
 
-        assert process is not None
-        assert process.pid in before
+        assert taken is not None
+        assert taken.pid in before
         assert (tmp_path / "worker.log").exists()
         assert len(_names(tmp_path)) == 2
 
-    assert process.is_alive()
+    assert taken.is_alive()
 
-    process.dismiss()
+    taken.dismiss()
 
-    assert await process.exited == 0
+    assert await taken.exited == 0
 
 
 async def test_a_taken_spare_is_replaced_only_when_its_session_says_so(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
         await until(lambda: pool.ready, 60)
-        process = pool.take(tmp_path / "worker.log")
+        taken = pool.take(tmp_path / "worker.log")
 
-        assert process is not None
+        assert taken is not None
         assert pool.take(tmp_path / "other.log") is None
 
         for _ in range(10):
             await asyncio.sleep(0)
 
-        assert started_workers() == [process.pid]
+        assert started_workers() == [taken.pid]
 
         pool.refill()
         await until(lambda: pool.ready, 60)
-        process.dismiss()
-        await process.exited
+        taken.dismiss()
+        await taken.exited
 
 
 async def test_a_spare_that_is_killed_is_replaced(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
         await until(lambda: pool.ready, 60)
         (killed,) = started_workers()
-        os.kill(killed, signal.SIGKILL)
+        psutil.Process(killed).kill()
         await until(lambda: pool.ready and started_workers() not in ([], [killed]), 60)
 
     assert _names(tmp_path) == ["spare-ended.log"]
@@ -99,18 +98,25 @@ async def test_a_spare_that_died_a_moment_ago_is_not_given_to_a_session(running:
         (pid,) = started_workers()
         killed = psutil.Process(pid)
         killed.kill()
-        while killed.status() != psutil.STATUS_ZOMBIE:
+        while not _has_ended(killed):
             pass  # the event loop must not have its turn: it would hear of the end
 
         assert pool.take(tmp_path / "worker.log") is None
 
 
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 async def test_spares_that_cannot_live_are_not_started_over_and_over(
     running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(process, "python_command", lambda *_: ([sys.executable, "-c", "raise SystemExit(1)"], {}))
     async with running(3) as pool:
-        await until(lambda: "exit code 1" in caplog.text)
+        await until(lambda: "exit code 1" in caplog.text, 60)
         for _ in range(100):
             await asyncio.sleep(0.001)
 
@@ -148,3 +154,15 @@ async def test_logs_that_cannot_be_removed_or_renamed_cost_spares_and_nothing_el
         await until(lambda: pool.ready == 1 and not psutil.pid_exists(pid), 60)
 
         assert log.is_dir()
+
+
+async def test_a_spare_whose_log_cannot_become_that_of_a_session_is_replaced(running: Running, tmp_path: Path) -> None:
+    async with running(1) as pool:
+        await until(lambda: pool.ready == 1, 60)
+        (pid,) = started_workers()
+        (tmp_path / "worker.log").mkdir()
+
+        assert pool.take(tmp_path / "worker.log") is None
+
+        pool.refill()
+        await until(lambda: pool.ready == 1 and not psutil.pid_exists(pid), 60)

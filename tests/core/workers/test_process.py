@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from support.peers import SECRET, SESSION
 
@@ -15,7 +17,7 @@ from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.workers.process import WorkerProcess
 from mxgw_core.workers.startup import StartupTooLarge, startup_payload
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
-from mxgw_worker.platform import start_ticks
+from mxgw_worker.platform import Listener, endpoint_in, exposure, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,28 +50,36 @@ def _spawn(startup: WorkerStartup, log_file: Path) -> WorkerProcess:
 
 
 class Listening:
-    """A socket that takes the worker's connection and says nothing, so that the worker stays."""
+    """An endpoint that takes the worker's connection and says nothing, so that the worker stays."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, directory: Path) -> None:
+        self.path = endpoint_in(directory, "w")
+        self._listener = Listener(self.path, lambda path: path.unlink(missing_ok=True))
+        self._transport: asyncio.BaseTransport | None = None
         self.connected = asyncio.Event()
 
     async def __aenter__(self) -> Listening:
-        self._server = await asyncio.start_unix_server(self._accept, str(self.path))
+        await self._listener.listen(lambda: _Silent(self._accept))
         return self
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
+    def _accept(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
         self.connected.set()
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self.connected.is_set():
-            self._writer.close()
-        self._server.close()
+        if self._transport is not None:
+            self._transport.close()
+        self._listener.close()
+
+
+class _Silent(asyncio.Protocol):
+    def __init__(self, on_connected: Callable[[asyncio.BaseTransport], None]) -> None:
+        self.connection_made = on_connected  # type: ignore[method-assign]
 
 
 def _command_line_and_environment(pid: int) -> bytes:
-    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+    process = psutil.Process(pid)
+    return repr((process.cmdline(), process.environ())).encode()
 
 
 async def _exit_code(process: WorkerProcess) -> int:
@@ -78,17 +88,18 @@ async def _exit_code(process: WorkerProcess) -> int:
 
 
 async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed(tmp_path: Path) -> None:
-    async with Listening(tmp_path / "w.sock") as endpoint:
+    async with Listening(tmp_path) as endpoint:
         process = _spawn(_startup(endpoint.path), tmp_path / "log")
         async with asyncio.timeout(60):
             await endpoint.connected.wait()
 
-        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+        if sys.platform != "win32":
+            assert os.getsid(process.pid) == process.pid != os.getsid(0)
         assert process.start_ticks == start_ticks(process.pid) > 0
 
         process.kill()
 
-        assert await _exit_code(process) == -signal.SIGKILL
+        assert await _exit_code(process) == (137 if sys.platform == "win32" else -signal.SIGKILL)
 
         process.kill()  # who is gone is signalled no more
         process.terminate()
@@ -96,8 +107,8 @@ async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed(tmp
 
 async def test_neither_command_line_nor_environment_nor_log_has_the_secret(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    startup = _startup(tmp_path / "w.sock", backend_options_json='{"seed": 4711}', log_level="DEBUG")
-    async with Listening(tmp_path / "w.sock") as endpoint:
+    async with Listening(tmp_path) as endpoint:
+        startup = _startup(endpoint.path, backend_options_json='{"seed": 4711}', log_level="DEBUG")
         process = _spawn(startup, log)
         async with asyncio.timeout(60):
             await endpoint.connected.wait()
@@ -118,7 +129,7 @@ async def test_the_log_is_private_from_its_first_moment(tmp_path: Path) -> None:
     finally:
         os.umask(before)
 
-    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+    assert exposure(tmp_path / "log") == ""
 
     process.kill()
     await _exit_code(process)
@@ -138,7 +149,7 @@ async def test_a_worker_without_a_gateway_leaves_by_itself(tmp_path: Path) -> No
 
 
 async def test_terminate_lets_a_worker_leave_in_order(tmp_path: Path) -> None:
-    async with Listening(tmp_path / "w.sock") as endpoint:
+    async with Listening(tmp_path) as endpoint:
         process = _spawn(_startup(endpoint.path), tmp_path / "log")
         async with asyncio.timeout(60):
             await endpoint.connected.wait()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 from support.distributing import Told
@@ -385,12 +386,29 @@ async def test_an_answer_that_comes_while_the_worker_leaves_is_no_broken_protoco
         assert not setting.worker.ended.done()
 
 
-async def test_the_socket_is_private_and_gone_afterwards(setting: Setting) -> None:
-    assert setting.endpoint.stat().st_mode & 0o777 == 0o600
+async def test_only_the_gateways_user_has_access_to_the_endpoint(setting: Setting) -> None:
+    if sys.platform == "win32":
+        from mxgw_worker.platform.windows import security, winapi
 
+        handle = winapi.create_file(str(setting.endpoint), winapi.GENERIC_READ, share=0)
+        others = security.others_with_access(handle, security.KERNEL_OBJECT)
+        winapi.close(handle)
+
+        assert others == []
+    else:
+        assert setting.endpoint.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_endpoint_is_gone_with_its_worker(setting: Setting) -> None:
     await setting.worker.stop()
 
-    assert not setting.endpoint.exists()
+    await _nobody_listens(setting.endpoint)
+
+
+async def _nobody_listens(endpoint: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with scripted_worker(endpoint):
+            pass
 
 
 # with a real process
@@ -425,13 +443,13 @@ async def test_a_worker_that_leaves_as_told_leaves_no_log_and_counts_as_closed(t
 async def test_a_worker_that_was_killed_leaves_its_log(tmp_path: Path) -> None:
     with DataDirectory(tmp_path / "d") as data:
         worker = await _started(data)
-        os.kill(worker.pid, 9)
+        psutil.Process(worker.pid).kill()
         async with asyncio.timeout(60):
             end = await asyncio.shield(worker.ended)
         await worker.stop()
 
         assert end.reason is CloseReason.WORKER_EXITED
-        assert "signal 9" in end.detail
+        assert ("left with exit code" if sys.platform == "win32" else "signal 9") in end.detail
         assert data.log_of(SESSION).exists()
 
 
@@ -441,7 +459,7 @@ async def test_a_backend_that_cannot_start_is_told_with_its_reason_and_leaves_it
             await _started(data, **{"backends.sim.no_such_option": 1})
 
         assert data.log_of(SESSION).exists()
-        assert not data.socket_of(SESSION).exists()
+        await _nobody_listens(data.socket_of(SESSION))
 
 
 async def test_a_worker_that_is_not_ready_in_time_is_ended_and_its_log_stays_as_the_error_says(tmp_path: Path) -> None:
@@ -468,7 +486,7 @@ async def test_a_false_worker_beside_the_true_one_is_refused_and_changes_nothing
 async def test_a_stopped_process_that_ignores_everything_is_killed_after_its_grace(tmp_path: Path) -> None:
     with DataDirectory(tmp_path / "d") as data:
         worker = await _started(data, **{"workers.stop_grace_s": 0.2})
-        os.kill(worker.pid, 19)  # SIGSTOP
+        psutil.Process(worker.pid).suspend()
         async with asyncio.timeout(60):
             await worker.stop()
 

@@ -8,6 +8,7 @@ namespace {
 
 constexpr long GOOD = 192, BAD_CONFIGURATION = 4, BAD_COMMUNICATION = 24, WAITING_FOR_INITIAL_DATA = 32;
 constexpr UINT TICK_MS = 10;
+constexpr ULONGLONG LOAD_SETTLE_MS = 1000;
 constexpr size_t MOST_PER_TICK = 2000;
 const IID EVENTS = {0x848299B6, 0xDD61, 0x4A0D, {0xA3, 0x04, 0x39, 0x47, 0xA5, 0x64, 0xB8, 0x9C}};
 const IID EVENTS_2 = {0xC70A6FC4, 0x09EF, 0x4F31, {0x88, 0x74, 0xA0, 0x49, 0xFE, 0xE8, 0x7A, 0x95}};
@@ -377,7 +378,8 @@ void Server::scan() {
 }
 
 void Server::make_load(ULONGLONG at) {
-    if (load_.empty() || is_down_ || knobs_.rate <= 0) {
+    // Not before the last item has joined for a while: then the order is that of the items, from the first event on.
+    if (load_.empty() || is_down_ || knobs_.rate <= 0 || at - load_joined_ < LOAD_SETTLE_MS) {
         load_started_ = 0;
         return;
     }
@@ -417,6 +419,7 @@ void Server::resolve(Item &item) {
     if (found.attribute->load_number) {
         if (knobs_.rate > 0) {
             load_.emplace_back(item.server, item.handle);
+            load_joined_ = GetTickCount64();
             const double value = found.attribute->load_number * 4294967296.0 + double(item.load_count++);
             data_change(item, *real(value), GOOD, now(), succeeded());
         } else {

@@ -145,7 +145,7 @@ private:
     std::multimap<ULONGLONG, std::function<void()>> jobs_;
     ULONGLONG next_scan_ = 0;
     LONG shown_alarms_ = -1;
-    ULONGLONG load_started_ = 0, load_sent_ = 0;
+    ULONGLONG load_joined_ = 0, load_started_ = 0, load_sent_ = 0;
     std::vector<Key> load_;
     size_t load_place_ = 0;
     bool is_down_ = false, text_times_ = false, bad_times_ = false, by_value_ = false;

@@ -36,7 +36,7 @@ class CallWatch:
         limit_s: float,
         subject: str = "MXAccess",
         observer: str = "calls",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`subject` names the object for people, `observer` what is watched among the reports of health."""
         self._subject = subject

@@ -19,6 +19,7 @@ from mxgw_worker.platform.windows.endpoints import (
     unix_socket_answers,
 )
 from mxgw_worker.platform.windows.facts import (
+    THREAD_TIME_STEP_S,
     boot_id,
     clock_is_synchronised,
     control_group,
@@ -36,6 +37,7 @@ from mxgw_worker.platform.windows.files import (
     current_user,
     exposure,
     is_administrator,
+    is_link,
     lock_file,
     make_directory,
     make_private,
@@ -46,15 +48,14 @@ from mxgw_worker.platform.windows.files import (
     trusts_owner_of,
     unlock_file,
 )
+from mxgw_worker.platform.windows.interpreters import python_program
 from mxgw_worker.platform.windows.locks import (
     DirectoryLock,
     holder_of,
 )
 from mxgw_worker.platform.windows.processes import (
     HeldProcess,
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     ask_to_stop,
     can_hold_processes,
     quoted,
@@ -74,13 +75,12 @@ from mxgw_worker.platform.windows.stopping import (
 
 __all__ = [
     "SOCKET_PATH_BYTES",
+    "THREAD_TIME_STEP_S",
     "DirectoryLock",
     "EndpointAddress",
     "HeldProcess",
     "Listener",
-    "OpenProcess",
     "ReadySignal",
-    "WatchedChild",
     "ask_to_stop",
     "at_stop",
     "boot_id",
@@ -96,6 +96,7 @@ __all__ = [
     "holder_of",
     "ignore_interrupts",
     "is_administrator",
+    "is_link",
     "kill_this_process",
     "lock_file",
     "make_directory",
@@ -113,6 +114,7 @@ __all__ = [
     "private_sockets",
     "process_ids",
     "publish",
+    "python_program",
     "quoted",
     "raising_at_stop",
     "report_ready",

@@ -190,10 +190,10 @@ class _Line:
     async def poll(self, answer_s: float) -> Sequence[Alarm]:
         """Return the alarms, or raise MxError, also when there is no answer within `answer_s`."""
         if self._polling is None:
-            self._began = time.monotonic()
+            self._began = time.perf_counter()
             self._polling = self._call("a poll", self._poll)
         polling = self._polling
-        left = self._began + answer_s - time.monotonic()
+        left = self._began + answer_s - time.perf_counter()
         await asyncio.wait((polling,), timeout=max(left, 0.0))
         if not polling.done():
             raise MxError(E_FAIL, f"{_SUBJECT} has not answered for {answer_s:g} s")
