@@ -139,8 +139,7 @@ class ConsumerAlarms:
         """Leave an object whose call does not return. The next call makes another one in a thread of its own."""
         self._hung += 1
         self._line = self._watch = None
-        line.leave()
-        line.apartment.let_end()
+        line.give_up()
         log.error(
             "%s has not returned from a call for %g s; its object is given up (%d of %d)",
             _SUBJECT,
@@ -181,6 +180,8 @@ class _Line:
         # The poll that runs, which all who ask meanwhile wait for, and when it began.
         self._polling: asyncio.Future[Sequence[Alarm]] | None = None
         self._began = 0.0
+        # Completed when the object is given up, so that nobody waits for it any more.
+        self._given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Of the apartment.
         self._reading: AlarmConsumer | None = None
         self._acknowledging: AlarmConsumer | None = None
@@ -193,10 +194,9 @@ class _Line:
             self._began = time.perf_counter()
             self._polling = self._call("a poll", self._poll)
         polling = self._polling
-        left = self._began + answer_s - time.perf_counter()
-        await asyncio.wait((polling,), timeout=max(left, 0.0))
+        await self._wait_for(polling, self._began + answer_s - time.perf_counter())
         if not polling.done():
-            raise MxError(E_FAIL, f"{_SUBJECT} has not answered for {answer_s:g} s")
+            raise MxError(E_FAIL, self._unanswered(answer_s))
         if self._polling is polling:
             self._polling = None
         return self._result(polling)
@@ -207,12 +207,26 @@ class _Line:
         """Return one result per alarm, or raise MxError when none was acknowledged."""
         task = _Acknowledgements(alarm_ids)
         acknowledging = self._call("an acknowledgement", lambda: self._acknowledge(task, comment, operator))
-        await asyncio.wait((acknowledging,), timeout=answer_s)
+        await self._wait_for(acknowledging, answer_s)
         if acknowledging.done():
             self._result(acknowledging)
         elif not task.give_up():
-            raise MxError(E_FAIL, f"{_SUBJECT} has not answered for {answer_s:g} s; no alarm was acknowledged")
+            raise MxError(E_FAIL, f"{self._unanswered(answer_s)}; no alarm was acknowledged")
         return task.results()
+
+    async def _wait_for(self, called: asyncio.Future[T], seconds: float) -> None:
+        await asyncio.wait((called, self._given_up), timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+
+    def _unanswered(self, answer_s: float) -> str:
+        if self._given_up.done():
+            return f"{_SUBJECT} has not returned from a call; its object was given up"
+        return f"{_SUBJECT} has not answered for {answer_s:g} s"
+
+    def give_up(self) -> None:
+        """Let nobody wait for the object any more, and let the thread end when its call returns after all."""
+        self._given_up.set_result(None)
+        self.leave()
+        self.apartment.let_end()
 
     def leave(self) -> None:
         """Release the objects after what was asked of them, and acknowledge nothing any more."""
