@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from mxgw.convert import status
@@ -17,7 +17,7 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, AlarmAck, BackendInfo, BackendUnavailable, EventSink, MxError
 from mxgw_worker.backends.mxaccess.alarms import ConsumerAlarms
-from mxgw_worker.backends.mxaccess.alarms.consumer import AlarmConsumer, MakeConsumer, Use
+from mxgw_worker.backends.mxaccess.alarms.consumer import MakeConsumer
 from mxgw_worker.backends.mxaccess.apartment import Apartment
 from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
@@ -25,6 +25,7 @@ from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.events import Events
 from mxgw_worker.backends.mxaccess.health import Health
 from mxgw_worker.backends.mxaccess.options import MxAccessOptions
+from mxgw_worker.backends.mxaccess.system import check_system, windows_consumer, windows_pump
 from mxgw_worker.backends.mxaccess.watch import CallWatch, Probe
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ class MxAccessBackend:
         """
         self._options = MxAccessOptions.parse(options)
         if connect is None:
-            _check_system()
+            check_system()
         self._make = connect or self._connect
-        self._make_pump = pump or _windows_pump
-        self._make_consumer = make_consumer or self._consumer
+        self._make_pump = pump or windows_pump
+        self._make_consumer = make_consumer or partial(windows_consumer, self._options.alarms)
         self._apartment: Apartment | None = None
         self._events: Events | None = None
         self._watch: CallWatch | None = None
@@ -364,37 +365,8 @@ class MxAccessBackend:
             return LmxProxy(events, self._dates())
         raise AssertionError  # the constructor has refused this system
 
-    def _consumer(self, use: Use) -> AlarmConsumer:
-        if sys.platform == "win32":
-            from mxgw_worker.backends.mxaccess.windows.alarm_consumer import WnwrapConsumer
-
-            return WnwrapConsumer(self._options.alarms, use)
-        raise AssertionError  # as above
-
     def _dates(self) -> Dates:
         return Dates(local=self._options.times == "local")
-
-
-def _windows_pump() -> Pump:
-    if sys.platform == "win32":
-        from mxgw_worker.backends.mxaccess.windows.pump import WindowsPump
-
-        return WindowsPump()
-    raise AssertionError  # as above
-
-
-def _check_system() -> None:
-    if sys.platform != "win32":
-        raise BackendUnavailable(
-            "backend 'mxaccess' needs Windows, because MXAccess is a Windows component. Run the gateway on the machine"
-            " with System Platform (docs/windows.md); clients connect from any system. Here 'sim' stands in for it"
-        )
-    bits = struct.calcsize("P") * 8
-    if bits != 32:
-        raise BackendUnavailable(
-            f"backend 'mxaccess' needs a 32-bit Python, because MXAccess is a 32-bit component; this worker runs in a"
-            f" {bits}-bit one ({sys.executable}). Set workers.python to a 32-bit Python (docs/windows.md)"
-        )
 
 
 def _text(text: str) -> str:
