@@ -18,6 +18,8 @@ from support.waiting import until
 # The delays of the simulator, and of the double in Python, which is made of it.
 _SIM = {"resolve_delay_s": 0.02, "completion_delay_s": 0.001, "recovery_delay_s": 0.01, "controls": True}
 _COM = {"RESOLVE_MS": "20", "COMPLETE_MS": "1", "RECOVER_MS": "10"}
+# Of the backend for MXAccess.
+_OPTIONS: dict[str, object] = {"alarm_areas": ["Area_001"]}
 NAMES = ("sim", "python double", "com double")
 
 
@@ -95,14 +97,14 @@ def _sim() -> Backend:
 
 
 def _python_double() -> Backend:
-    return DoubledBackend({}, _SIM).backend
+    return DoubledBackend(_OPTIONS, _SIM).backend
 
 
 def _com_double() -> Backend:
     for name, value in _COM.items():
         os.environ[f"LMXDOUBLE_{name}"] = value
     register()
-    return MxAccessBackend({})
+    return MxAccessBackend(_OPTIONS)
 
 
 def register() -> None:

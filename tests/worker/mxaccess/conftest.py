@@ -27,6 +27,7 @@ async def start() -> AsyncIterator[Start]:
     yield started
     for rig in rigs:
         rig.double.released.set()
+        rig.doubled.alarm_manager.go_on.set()
         await rig.backend.stop()
 
         assert len(rig.sink.failures) == rig.expected_failures

@@ -2,6 +2,8 @@
 
 #include <olectl.h>
 
+#include "alarms.h"
+
 namespace {
 
 constexpr long GOOD = 192, BAD_CONFIGURATION = 4, BAD_COMMUNICATION = 24, WAITING_FOR_INITIAL_DATA = 32;
@@ -374,8 +376,21 @@ void Server::tick() {
         next_scan_ = at + knobs_.scan_ms;
         scan();
     }
+    show_alarms();
     make_load(at);
     send_buffers(at);
+}
+
+void Server::show_alarms() {
+    const LONG revision = Alarms::all().revision();
+    if (revision == shown_alarms_ || is_down_) return;
+    shown_alarms_ = revision;
+    const AlarmData alarm = Alarms::all().tank();
+    for (const auto &shown : {std::pair(galaxy_.in_alarm, alarm.in_alarm), std::pair(galaxy_.is_acknowledged, alarm.is_acknowledged)}) {
+        shown.first->value = truth(shown.second);
+        shown.first->time = now();
+        changed(shown.first);
+    }
 }
 
 void Server::scan() {
@@ -488,6 +503,7 @@ void Server::complete(Key key, unsigned generation, Variant value, double time, 
     Variant accepted;
     Detail detail = refused(attribute, is_secured, current, verifier);
     if (detail == SUCCESS) detail = accept(attribute, found->found.index, *value, accepted);
+    if (detail == SUCCESS && attribute.applied) detail = attribute.applied(*accepted);
     if (found->is_advised && found->generation == generation) {
         if (drop_completions_ > 0 && !attribute.is_immune)
             --drop_completions_;

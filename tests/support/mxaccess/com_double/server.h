@@ -12,7 +12,9 @@
 
 extern HINSTANCE module_handle;
 extern LONG live_objects;
-ITypeInfo *type_info(REFGUID guid);
+// The libraries of types in this file, by the number of their resource.
+constexpr int LMX_LIBRARY = 1, ALARM_LIBRARY = 2;
+ITypeInfo *type_info(REFGUID guid, int library = LMX_LIBRARY);
 
 struct Knobs {
     // Environment variables LMXDOUBLE_..., read when an object is made.
@@ -130,6 +132,7 @@ private:
     void later_for(const Item &item, long milliseconds, std::function<void(Item &)> job);
     void tick();
     void scan();
+    void show_alarms();
     void make_load(ULONGLONG at);
     void send_buffers(ULONGLONG at);
     void announce(Item &item, Detail detail);
@@ -156,6 +159,7 @@ private:
     std::map<long, Client> clients_;
     std::multimap<ULONGLONG, std::function<void()>> jobs_;
     ULONGLONG next_scan_ = 0;
+    LONG shown_alarms_ = -1;
     ULONGLONG load_joined_ = 0, load_started_ = 0, load_sent_ = 0;
     std::vector<Key> load_;
     size_t load_place_ = 0;

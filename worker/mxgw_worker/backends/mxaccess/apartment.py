@@ -67,8 +67,12 @@ class Apartment:
         """
         # In this order, so that the thread that fails to be an apartment fails this call too.
         result = self.call(what, first)
-        self._thread.start()
+        self.begin()
         return await result
+
+    def begin(self) -> None:
+        """Start the thread. Calls fail with OSError when it cannot be an apartment."""
+        self._thread.start()
 
     def call(self, what: str, function: Callable[[], T]) -> asyncio.Future[T]:
         """Run a function in the apartment, after all functions before it; return its future result.

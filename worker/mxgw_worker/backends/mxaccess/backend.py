@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from mxgw.convert import status
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, BackendInfo, BackendUnavailable, EventSink, MxError
+from mxgw_worker.backends.base import (
+    E_FAIL,
+    E_INVALIDARG,
+    AlarmAck,
+    BackendInfo,
+    BackendUnavailable,
+    EventSink,
+    MxError,
+)
+from mxgw_worker.backends.mxaccess.alarms import ConsumerAlarms
+from mxgw_worker.backends.mxaccess.alarms.consumer import MakeConsumer
 from mxgw_worker.backends.mxaccess.apartment import Apartment
 from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
@@ -23,6 +34,7 @@ from mxgw_worker.backends.mxaccess.errors import OUT_OF_RANGE
 from mxgw_worker.backends.mxaccess.events import Events
 from mxgw_worker.backends.mxaccess.health import Health
 from mxgw_worker.backends.mxaccess.options import MxAccessOptions
+from mxgw_worker.backends.mxaccess.system import check_system, windows_consumer, windows_pump
 from mxgw_worker.backends.mxaccess.watch import CallWatch, Probe
 
 log = logging.getLogger(__name__)
@@ -38,13 +50,14 @@ _STOP_S = 8.0
 
 
 class MxAccessBackend:
-    """MXAccess. `connect` and `pump` are those of the COM object, except in tests."""
+    """MXAccess. `connect`, `pump` and `make_consumer` are those of the COM objects, except in tests."""
 
     def __init__(
         self,
         options: Mapping[str, object],
         connect: Connect | None = None,
         pump: Callable[[], Pump] | None = None,
+        make_consumer: MakeConsumer | None = None,
     ) -> None:
         """Check the options.
 
@@ -53,9 +66,10 @@ class MxAccessBackend:
         """
         self._options = MxAccessOptions.parse(options)
         if connect is None:
-            _check_system()
+            check_system()
         self._make = connect or self._connect
-        self._make_pump = pump or _windows_pump
+        self._make_pump = pump or windows_pump
+        self._make_consumer = make_consumer or partial(windows_consumer, self._options.alarms)
         self._apartment: Apartment | None = None
         self._events: Events | None = None
         self._watch: CallWatch | None = None
@@ -64,6 +78,7 @@ class MxAccessBackend:
         self._made: Com | None = None
         self._probe: Probe | None = None
         self._browser: AttributeBrowser | None = None
+        self._alarms: ConsumerAlarms | None = None
 
     def info(self) -> BackendInfo:
         return BackendInfo("mxaccess", VERSION, "MXAccess on this machine")
@@ -100,6 +115,15 @@ class MxAccessBackend:
         self._watch = CallWatch(
             apartment, health, sink.failed, slow_s=self._options.slow_call_s, limit_s=self._options.call_limit_s
         )
+        self._alarms = ConsumerAlarms(
+            self._options.alarms,
+            self._dates(),
+            self._make_consumer,
+            self._make_pump,
+            health,
+            slow_call_s=self._options.slow_call_s,
+            call_limit_s=self._options.call_limit_s,
+        )
         known = "" if self._options.probe else "; without a probe a lost platform shows only as bad values"
         health.report("calls", SOURCE_HEALTH_GOOD, f"MXAccess answers, with interface version {com.version}{known}")
 
@@ -128,6 +152,8 @@ class MxAccessBackend:
             raise BackendUnavailable(f"the probe {reference!r} cannot be advised: {error.message}") from None
 
     async def stop(self) -> None:
+        if self._alarms is not None:
+            await self._alarms.stop()
         apartment = self._apartment
         if apartment is None:
             return
@@ -340,6 +366,17 @@ class MxAccessBackend:
             self._browser = AttributeBrowser(self._options.objects, com, events)
         return await self._browser.browse(parent, self._in_apartment)
 
+    async def active_alarms(self) -> Sequence[Alarm]:
+        return await self._running_alarms().active_alarms()
+
+    async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        return await self._running_alarms().acknowledge_alarms(alarm_ids, comment, operator)
+
+    def _running_alarms(self) -> ConsumerAlarms:
+        self._running()
+        assert self._alarms is not None
+        return self._alarms
+
     def _running(self, server_handle: int = 0) -> tuple[Com, Events]:
         """Return the object and its events, for a call under this server handle of a client.
 
@@ -366,30 +403,11 @@ class MxAccessBackend:
                     f"backend 'mxaccess' needs the package {error.name}: pip install 'mxgw[mxaccess]' in the Python of"
                     " the workers"
                 ) from None
-            return LmxProxy(events, Dates(local=self._options.times == "local"))
+            return LmxProxy(events, self._dates())
         raise AssertionError  # the constructor has refused this system
 
-
-def _windows_pump() -> Pump:
-    if sys.platform == "win32":
-        from mxgw_worker.backends.mxaccess.windows.pump import WindowsPump
-
-        return WindowsPump()
-    raise AssertionError  # as above
-
-
-def _check_system() -> None:
-    if sys.platform != "win32":
-        raise BackendUnavailable(
-            "backend 'mxaccess' needs Windows, because MXAccess is a Windows component. Run the gateway on the machine"
-            " with System Platform (docs/windows.md); clients connect from any system. Here 'sim' stands in for it"
-        )
-    bits = struct.calcsize("P") * 8
-    if bits != 32:
-        raise BackendUnavailable(
-            f"backend 'mxaccess' needs a 32-bit Python, because MXAccess is a 32-bit component; this worker runs in a"
-            f" {bits}-bit one ({sys.executable}). Set workers.python to a 32-bit Python (docs/windows.md)"
-        )
+    def _dates(self) -> Dates:
+        return Dates(local=self._options.times == "local")
 
 
 def _text(text: str) -> str:

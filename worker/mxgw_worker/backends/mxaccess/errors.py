@@ -18,6 +18,11 @@ _LICENCE = (
 )
 # COM's text for an invalid argument, word for word, where the object itself gives none.
 OUT_OF_RANGE = "Value does not fall within the expected range."
+NO_CONSUMER = (
+    "the alarm manager's object wwAlarmConsumer is not registered on this machine for 32-bit programs, so alarms cannot"
+    " be read; MXAccess works without it. Install what brings wnwrapConsumer.dll, or name the class in the option"
+    " alarm_consumer"
+)
 _NAMES = {
     E_FAIL: "E_FAIL",
     E_NOTIMPL: "E_NOTIMPL",
@@ -54,6 +59,13 @@ def of_call(method: str, hresult: int, own: str, general: str = "") -> str:
     if hresult == E_INVALIDARG:
         return own or OUT_OF_RANGE
     return f"{method}: {own or general or 'no reason given'} ({shown(hresult)})"
+
+
+def of_consumer(hresult: int, text: str) -> str:
+    """Return why the object of the alarm manager cannot be made. `text` is what COM says of it."""
+    if hresult == REGDB_E_CLASSNOTREG:
+        return f"{NO_CONSUMER} ({shown(hresult)})"
+    return f"the alarm manager's object cannot be made: {text or 'no reason given'} ({shown(hresult)})"
 
 
 def shown(hresult: int) -> str:

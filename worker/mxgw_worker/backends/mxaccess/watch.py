@@ -43,8 +43,13 @@ class CallWatch:
         *,
         slow_s: float,
         limit_s: float,
+        subject: str = "MXAccess",
+        observer: str = "calls",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`subject` names the object for people, `observer` what is watched among the reports of health."""
+        self._subject = subject
+        self._observer = observer
         self._apartment = apartment
         self._health = health
         self._failed = failed
@@ -61,21 +66,23 @@ class CallWatch:
         passed = 0.0 if busy is None else self._clock() - busy.since
         if busy is not None and passed > self._limit_s:
             self._failed(
-                f"MXAccess has not returned from {busy.what} for {self._limit_s:g} s (call_limit_s); a COM call cannot"
-                " be interrupted, so this worker ends. Open a new session; if it happens again, look at the platform on"
-                " this machine"
+                f"{self._subject} has not returned from {busy.what} for {self._limit_s:g} s (call_limit_s); a COM call"
+                " cannot be interrupted, so this worker ends. Open a new session; if it happens again, look at the"
+                " platform on this machine"
             )
             return
         if busy is not None and passed > self._slow_s:
             if self._slow is None:
                 self._health.report(
-                    "calls",
+                    self._observer,
                     SOURCE_HEALTH_DEGRADED,
-                    f"MXAccess has not returned from {busy.what} for {self._slow_s:g} s",
+                    f"{self._subject} has not returned from {busy.what} for {self._slow_s:g} s",
                 )
             self._slow = busy
         elif self._slow is not None:
-            self._health.report("calls", SOURCE_HEALTH_GOOD, f"MXAccess has returned from {self._slow.what}")
+            self._health.report(
+                self._observer, SOURCE_HEALTH_GOOD, f"{self._subject} has returned from {self._slow.what}"
+            )
             self._slow = None
         self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look)
 
