@@ -206,7 +206,7 @@ class GatewayApp:
         data: DataDirectory,
     ) -> None:
         """Refuse new calls, let streams end until the deadline, then end all calls and sessions, and log the result."""
-        began = time.monotonic()
+        began = time.perf_counter()
         drain_s = self._settings.gateway.drain_timeout_s
         registry.drain()
         server.refuse_new()
@@ -218,9 +218,9 @@ class GatewayApp:
         # that says why the call is refused.
         await events.drained(drain_s)
         for feed in feeds:
-            await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))
+            await feed.open.drained(max(0.0, began + drain_s - time.perf_counter()))
         cut = events.attached() + sum(feed.open.streams for feed in feeds)
-        remaining_s = max(0.0, began + drain_s - time.monotonic())
+        remaining_s = max(0.0, began + drain_s - time.perf_counter())
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
             await asyncio.wait((stopping,), timeout=remaining_s)
@@ -236,11 +236,11 @@ class GatewayApp:
                 stopping.cancel()
         await registry.wait_closed()
         # The contexts of plugins are still open, so that their tasks can read the rest.
-        await registry.following.drained(max(_LAST_WORDS_S, began + drain_s - time.monotonic()))
+        await registry.following.drained(max(_LAST_WORDS_S, began + drain_s - time.perf_counter()))
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
             "were drained",
-            time.monotonic() - began,
+            time.perf_counter() - began,
             sessions - self.sessions_left,
             self.sessions_left,
             cut,

@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from mxgw_core.app import GatewayApp
 from mxgw_core.config.loader import LoadedSettings
@@ -43,6 +44,7 @@ def serve_until_stopped(
     on_ready: Callable[[Sequence[str]], None],
     on_stop: Callable[[], None] = _nothing,
     leave: Callable[[int, str], None] = leave_at_once,
+    own: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Serve until the first request to stop, then shut down in order. A second request ends the process at once.
 
@@ -51,7 +53,8 @@ def serve_until_stopped(
 
     `on_stop` is called at the first request to stop, before the gateway begins to drain. `leave` ends the process where
     that cannot wait: it is called with the exit code and the error, "" when there is none, and must not return. Both
-    may interrupt the main thread anywhere or run in another thread, so they must wait for no lock.
+    may interrupt the main thread anywhere or run in another thread, so they must wait for no lock. `own` are plugins of
+    the calling program, which need not be installed; the key is a plugin's name.
 
     Raises:
         MxgwError, OSError: the gateway could not be created, for example because a plugin cannot be loaded.
@@ -64,6 +67,8 @@ def serve_until_stopped(
         leave(EXIT_CODE, text)
 
     plugins = PluginHost.load(result.settings, origins=result.origins, end=hangs)
+    for name, plugin in own.items():
+        plugins.add(name, plugin)
     app = GatewayApp(result.settings, plugins, origins=result.origins, end=hangs)
     runner = asyncio.Runner(loop_factory=lambda: gateway_loop(plugins, use_uvloop=use_uvloop))
     code, text = 1, ""
@@ -133,7 +138,7 @@ class _Signals:
             _interject(f"{request.name} again: leaving at once.")
             self._leave(request.exit_code, "")
             return
-        self.since = time.monotonic()
+        self.since = time.perf_counter()
         self._on_stop()
         # The gateway is stopped first, because writing waits where nobody reads what was written before.
         with contextlib.suppress(RuntimeError):  # the loop is closed already
@@ -157,7 +162,7 @@ async def _serve(
     if signals.since is not None:
         left = app.sessions_left
         rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
-        _say(f"Stopped after {time.monotonic() - signals.since:.1f} s; {rest}.")
+        _say(f"Stopped after {time.perf_counter() - signals.since:.1f} s; {rest}.")
         if app.has_stuck_calls:
             # Everything of the gateway is closed by now, and grpc would wait for the clients in this thread.
             _flush()

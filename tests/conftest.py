@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +19,8 @@ import pytest
 import pytest_asyncio
 from support.not_on_windows import NotOnWindows, entries
 from support.plugins import install_plugin
+
+from mxgw_worker.platform import event_loop_class
 
 __all__ = ["install_plugin"]
 
@@ -72,6 +74,15 @@ def _leave_out_what_does_not_run_on_windows(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("windows", deadline=None, max_examples=30, suppress_health_check=slow)
     hypothesis.settings.load_profile("windows")
     config.pluginmanager.register(NotOnWindows(entries(), Path(__file__).resolve().parent))
+    config.pluginmanager.register(_OwnEventLoop())
+
+
+class _OwnEventLoop:
+    """Runs tests in the event loop of gateways and workers, of which the clock is not that of asyncio's on Windows."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_asyncio_loop_factories(self) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+        return {"mxgw": event_loop_class()}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,13 +7,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from mxgw_cli.shell import CliFailure
 from mxgw_core.printable import printable
-from mxgw_worker.platform import ask_to_stop, start_child
+from mxgw_core.shells import short_directory
+from mxgw_worker.platform import ask_to_stop, make_private, start_child
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -128,10 +129,16 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
 
 
-def short_temporary_root() -> str | None:
-    """Return where to make temporary directories for Unix sockets; None means the system's usual directory.
+@contextmanager
+def temporary_directory(prefix: str) -> Iterator[Path]:
+    """Yield a new directory that only the present user can enter, and remove it at the end.
 
-    The path of a socket can have about a hundred bytes, and on some systems the usual directory needs most of them.
+    Its path is short, because the path of a Unix socket can have about a hundred bytes, and on some systems the usual
+    directory for temporary files needs most of them.
     """
     usual = tempfile.gettempdir()
-    return "/tmp" if len(usual) > SHORT_ROOT_BYTES and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp is private
+    short = short_directory() if len(usual) > SHORT_ROOT_BYTES else None
+    # Whatever cannot be removed, for example a file that a virus scanner reads, must not hide the result of a command.
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=short, ignore_cleanup_errors=True) as name:
+        make_private(Path(name))
+        yield Path(name)

@@ -84,6 +84,8 @@ def failure_of(error: errors.MxgwClientError) -> CliFailure:
 
 
 def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
+    if where.api_key:
+        return mxgw_client.ApiKey(where.api_key)
     if where.api_key_file is not None:
         try:
             text = read_private(where.api_key_file).decode("utf-8").strip()
@@ -139,17 +141,19 @@ def client_name(command: str) -> str:
     """Return the client name that operators see for this command, for example `mxgw stream, anna@desk12`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # the user id of this process has no name
+    except (KeyError, OSError, ImportError):  # the user has no name; on Windows getuser needs an environment variable
         user = current_user()
     return printable(f"mxgw {command}, {user}@{socket.gethostname()}", 128)
 
 
-async def walk(session: mxgw_client.Session, path: str, depth: int) -> AsyncIterator[mxgw_client.BrowseNode]:
+async def walk(
+    session: mxgw_client.Session, path: str, depth: int, *, include_metadata: bool = False
+) -> AsyncIterator[mxgw_client.BrowseNode]:
     """Yield the nodes down to `depth` levels below `path`; parents are yielded before their children."""
     waiting = deque([(path, 1)])
     while waiting:
         path, level = waiting.popleft()
-        async for node in session.browse(path):
+        async for node in session.browse(path, include_metadata=include_metadata):
             yield node
             if node.has_children and level < depth:
                 waiting.append((node.path, level + 1))

@@ -16,6 +16,7 @@ from mxgw_cli.commands import COMMANDS, EXAMPLES, PLUGINS_OF_COMMANDS
 from mxgw_cli.options import chosen_before, settings_parameters
 from mxgw_cli.shell import CliFailure, ExitCode, silence_stdout
 from mxgw_core.command_line import Group
+from mxgw_core.shells import STOP_WORD, is_closed_pipe
 
 
 class _PipeClosed(Exception):
@@ -95,7 +96,8 @@ class RootGroup(Group):
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit codes"):
             formatter.write_text(
-                "0 done, 1 failed, 2 wrong usage, 3 gateway not reachable, 130 ended by Ctrl-C, 143 ended by SIGTERM"
+                "0 done, 1 failed, 2 wrong usage, 3 gateway not reachable, 130 ended by Ctrl-C, "
+                f"143 ended by {STOP_WORD}"
             )
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -103,17 +105,19 @@ class RootGroup(Group):
             extra["color"] = False
         try:
             return super().make_context(*args, **extra)
-        except BrokenPipeError as error:
-            raise _PipeClosed from error
+        except OSError as error:
+            if is_closed_pipe(error):
+                raise _PipeClosed from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise _PipeClosed from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and is_closed_pipe(error):
+                raise _PipeClosed from error
             # A command of a plugin runs in a process of its own, so nothing is counted or timed: only the plugin is
             # named. It can end with `sys.exit` and an exit code, as any command.
             if (source := ctx.meta.get(_SOURCE)) is None or sys.flags.dev_mode:
@@ -139,7 +143,11 @@ class RootGroup(Group):
             sys.exit(failure.exit_code)
         except (KeyboardInterrupt, click.Abort):
             sys.exit(ExitCode.INTERRUPTED)
-        except (_PipeClosed, BrokenPipeError):
+        except _PipeClosed:
+            _leave_broken_pipe()
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
             _leave_broken_pipe()
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from mxgw_core.command_line import NumberRange
+from mxgw_core.command_line import NumberRange, address_help, check_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +42,8 @@ class GatewayTarget:
     private_key: Path | None
     api_key_file: Path | None
     timeout_s: float
+    # The key itself, of a gateway that the command has started; "" for every other gateway.
+    api_key: str = field(default="", repr=False)
 
 
 def settings_options(function: F) -> F:
@@ -118,7 +120,8 @@ def gateway_options(function: F) -> F:
         show_default=True,
         show_envvar=True,
         metavar="TARGET",
-        help="host:port, [ipv6]:port or unix:/path of the gateway.",
+        callback=check_address,
+        help=address_help("of the gateway."),
     )
     @click.option("--ca", type=file, envvar=ENV_PREFIX + "CA", metavar="FILE", help="PEM file of the CA to trust: TLS.")
     @click.option("--cert", type=file, envvar=ENV_PREFIX + "CERT", metavar="FILE", help="Client certificate (PEM).")

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from mxgw_core.exception_groups import innermost
+from mxgw_core.shells import is_plain_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,7 +141,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def is_live() -> bool:
     """Return whether stdout is a terminal that can repaint itself."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    return sys.stdout.isatty() and not is_plain_terminal()
 
 
 def silence_stdout() -> None:

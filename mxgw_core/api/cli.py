@@ -5,6 +5,6 @@ For example, the help of a command ends with examples, and `--json` prints JSON.
 
 from __future__ import annotations
 
-from mxgw_core.command_line import Command, Group, NumberRange, json_option
+from mxgw_core.command_line import Command, Group, NumberRange, address_help, check_address, json_option
 
-__all__ = ["Command", "Group", "NumberRange", "json_option"]
+__all__ = ["Command", "Group", "NumberRange", "address_help", "check_address", "json_option"]

@@ -17,6 +17,7 @@ INPUT_FIELDS = {
     "unsubscribe_bulk": "item_handles",
     "write_bulk": "writes",
     "read_bulk": "items",
+    "get_item_metadata": "items",
 }
 
 
@@ -44,6 +45,8 @@ def named_items(command: MxCommand) -> Sequence[ItemReference]:
             return command.subscribe_bulk.items
         case "read_bulk":
             return command.read_bulk.items
+        case "get_item_metadata":
+            return command.get_item_metadata.items
         case _:
             return ()
 

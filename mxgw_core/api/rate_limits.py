@@ -39,7 +39,7 @@ class TokenBucket:
 
     __slots__ = ("_at", "_clock", "_tokens", "capacity", "per_s")
 
-    def __init__(self, per_s: float, capacity: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_s: float, capacity: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.per_s = per_s
         self.capacity = capacity
         self._clock = clock
@@ -92,7 +92,12 @@ class Attempts:
     """
 
     def __init__(
-        self, per_minute: float, burst: int, *, clock: Callable[[], float] = time.monotonic, capacity: int = _CAPACITY
+        self,
+        per_minute: float,
+        burst: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        capacity: int = _CAPACITY,
     ) -> None:
         self._per_s = per_minute / 60
         self._burst = burst

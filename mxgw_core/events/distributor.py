@@ -61,7 +61,7 @@ class Distributor:
         unattached: Retention,
         items: ItemBook | None = None,
         on_fail_session: Callable[[str], object] = lambda _: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         call_later: Callable[[float, Callable[[], None]], Cancellable] | None = None,
     ) -> None:
         self.epoch = b""

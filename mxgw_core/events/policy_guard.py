@@ -21,10 +21,11 @@ from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
 from mxgw_core.events.policies import CheckedPolicy
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins.answers import WrongAnswer, problem_of_action
+from mxgw_core.plugins.blame import Delays, is_to_blame
 from mxgw_core.plugins.calls import Owner
 from mxgw_core.plugins.loading import describe
 from mxgw_core.printable import printable, scalar_or_type
-from mxgw_worker.platform import exact_thread_use
+from mxgw_worker.platform import THREAD_TIME_STEP_S, ThreadUse, exact_thread_use
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ POLICY_BUDGET_S = 0.001
 # `keep` of the actions `Select` and `SelectEvents` may take this time for each answer, in addition to POLICY_BUDGET_S
 # for all answers.
 _ANSWER_BUDGET_S = 0.000_002
+# After this many answers of `keep` without a pause, something else is to have the processor on a busy machine: a delay
+# then is nothing to wonder at.
+_LONG_RUN = 1000
 
 
 class PolicyFailed(Exception):
@@ -86,6 +90,10 @@ class PolicyGuard:
         except BaseException:
             self.failed(subscriber, "raised", exc_info=True)
         else:
+            if not budget.delay_s:
+                subscriber.policy_delays.none()
+            elif subscriber.policy_delays.one():
+                budget.overrun_s = budget.delay_s
             if not budget.overrun_s:
                 return action
             self.failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
@@ -101,7 +109,7 @@ class PolicyGuard:
         """
         try:
             with _at_work(subscriber.policy_owner, f"{action}.keep"):
-                return answers(keep, questions, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+                return answers(keep, questions, POLICY_BUDGET_S, _ANSWER_BUDGET_S, subscriber.keep_delays)
         except (OverBudget, NoAnswer) as error:
             self.failed(subscriber, str(error))
         except Exception:
@@ -191,36 +199,37 @@ def _plain(answer: object) -> Action:
 
 
 class Budget:
-    """Measures a block of code. If the block took too long by its own fault, `overrun_s` is its duration; else 0.
+    """Measures a block of code. If the block took too long by its own fault (`is_to_blame`), `overrun_s` is its
+    duration; else 0. If it took too long and the system does not say why, `delay_s` is its duration; else 0.
 
-    It is the block's fault when it used more CPU time than its budget. When it slept or waited for something, it is the
-    block's fault only if the system did not take the CPU away from it meanwhile: a thread that gets the CPU back has to
-    wait for Python's lock, which looks like any other waiting. Garbage collection is off until the block ends, because
-    it would be charged to a block that did not cause it.
+    Garbage collection is off until the block ends, because it would be charged to a block that did not cause it.
 
-    `clock` returns the time in seconds, and `use` what the thread has used (`exact_thread_use`).
+    `clock` returns the time in seconds, `use` what the thread has used (`exact_thread_use`), with an error of `step_s`.
     """
 
-    __slots__ = ("_began", "_clock", "_collects", "_use", "budget_s", "overrun_s")
+    __slots__ = ("_began", "_clock", "_collects", "_step_s", "_use", "budget_s", "delay_s", "overrun_s")
 
     def __init__(
         self,
         budget_s: float,
         *,
-        clock: Callable[[], float] = time.perf_counter,
-        use: Callable[[], tuple[float, int, int]] | None = None,
+        clock: Callable[[], float] | None = None,
+        use: Callable[[], ThreadUse] | None = None,
+        step_s: float | None = None,
     ) -> None:
         self.budget_s = budget_s
-        self._clock = clock
+        self._clock = clock or time.perf_counter
         self._use = use or exact_thread_use
-        self._began = (0.0, (0.0, 0, 0))
+        self._step_s = THREAD_TIME_STEP_S if step_s is None else step_s
+        self._began: tuple[float, ThreadUse] = (0.0, (0.0, 0, 0))
         self._collects = False
-        self.overrun_s = 0.0
+        self.overrun_s = self.delay_s = 0.0
 
     def __enter__(self) -> Budget:
         self._collects = gc.isenabled()
         gc.disable()
-        self._began = (self._clock(), self._use())
+        used = self._use()  # first, because it takes a tenth of a millisecond on some systems
+        self._began = (self._clock(), used)
         return self
 
     def __exit__(
@@ -228,14 +237,15 @@ class Budget:
     ) -> None:
         if self._collects:
             gc.enable()
-        began, (cpu_before_s, waits_before, interruptions_before) = self._began
+        began, before = self._began
         wall_s = self._clock() - began
         if wall_s <= self.budget_s:
             return
-        cpu_s, waits, interruptions = self._use()
-        has_waited = waits > waits_before and interruptions == interruptions_before
-        if has_waited or cpu_s - cpu_before_s > self.budget_s:
-            self.overrun_s = wall_s
+        match is_to_blame(before, self._use(), self.budget_s, self._step_s):
+            case True:
+                self.overrun_s = wall_s
+            case None:
+                self.delay_s = wall_s
 
 
 class OverBudget(Exception):
@@ -247,9 +257,15 @@ class NoAnswer(Exception):
 
 
 def answers(
-    keep: Callable[..., bool], questions: Iterable[Sequence[object]], budget_s: float, per_answer_s: float
+    keep: Callable[..., bool],
+    questions: Iterable[Sequence[object]],
+    budget_s: float,
+    per_answer_s: float,
+    delays: Delays,
 ) -> list[bool]:
     """Call `keep` with each of `questions` as its arguments, and return the answers in the same order.
+
+    `delays` counts the delays of this `keep` for which the system does not say whether `keep` is to blame.
 
     Raises:
         OverBudget: all answers together took longer than `budget_s` plus `per_answer_s` for each answer.
@@ -258,7 +274,9 @@ def answers(
     """
     found: list[bool] = []
     rest = iter(questions)
+    was_delayed = False
     while True:  # when the time is over by no fault of `keep`, the loop continues with a new budget
+        answered = len(found)
         with Budget(budget_s) as budget:
             began = time.perf_counter()
             until = began + budget_s
@@ -272,6 +290,12 @@ def answers(
                     budget.budget_s = until - began
                     break
             else:
+                if not was_delayed:
+                    delays.none()
                 return found
+        if budget.delay_s and len(found) - answered <= _LONG_RUN:
+            was_delayed = True
+            if delays.one():
+                budget.overrun_s = budget.delay_s
         if budget.overrun_s:
             raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {len(found)} answers")

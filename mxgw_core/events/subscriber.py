@@ -26,6 +26,7 @@ from mxgw_core.events.policies import CheckedPolicy
 from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted, Source, Unread, ended, first_source
 from mxgw_core.events.start import StartPlace
+from mxgw_core.plugins.blame import Delays
 
 # A subscriber with filters gets a Progress frame when its filters have dropped this many events in a row.
 PROGRESS_EVENTS = 1000
@@ -104,6 +105,8 @@ class Subscriber:
         self.policy_name = policy.name
         self.policy_source = policy.source
         self.policy_owner = policy.owner
+        # Delays of the policy for which the system does not say whether the policy is to blame.
+        self.policy_delays, self.keep_delays = Delays(), Delays()
         self.is_internal = is_internal
         self.log = log
         self.attached_at = log.clock()

@@ -7,12 +7,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from mxgw_core.plugins.blame import Delays, is_to_blame
 from mxgw_core.plugins.discovery import PluginRecord
-from mxgw_worker.platform import thread_use
+from mxgw_worker.platform import THREAD_TIME_STEP_S, ThreadUse, thread_use
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ _EPISODE_S = 60.0
 class Tally:
     """What the calls of one hook of one plugin cost. The calls of objects that the hook returned count too.
 
-    `slow_at` and `hung_at` are when the last slow call ended, and when the last call that hung was noticed.
+    `slow_at` and `hung_at` are when the last slow call ended, and when the last call that hung was noticed. `delays`
+    counts calls that took long without anyone knowing why.
     """
 
     calls: int = 0
@@ -38,6 +40,7 @@ class Tally:
     slow: int = 0
     slow_at: float = -math.inf
     hung_at: float = -math.inf
+    delays: Delays = field(default_factory=Delays)
 
 
 class Source(Protocol):
@@ -62,7 +65,7 @@ class Span:
 
     __slots__ = ("is_reported", "outer", "owner", "used", "wall", "what")
 
-    def __init__(self, owner: Source, what: str, outer: Span | None, wall: float, used: tuple[float, int]) -> None:
+    def __init__(self, owner: Source, what: str, outer: Span | None, wall: float, used: ThreadUse) -> None:
         self.owner = owner
         self.what = what
         self.outer = outer
@@ -80,7 +83,7 @@ class CallTimes:
         slow_call_s: a call of a plugin that takes longer by its own fault counts as slow.
         is_starting: whether the gateway serves nobody yet. Then no call counts as slow, because nobody waits for it.
         clock: returns the time in seconds.
-        use: returns what this thread has used, see `thread_use`.
+        use: returns what this thread has used, see `thread_use`, with an error of `step_s`.
         spans: the innermost call that has not returned, for each thread that is in one. Key: the number of the thread.
     """
 
@@ -91,7 +94,8 @@ class CallTimes:
         self.slow_call_s = 0.1
         self.is_starting = False
         self.clock: Callable[[], float] = time.perf_counter
-        self.use: Callable[[], tuple[float, int]] = thread_use
+        self.use: Callable[[], ThreadUse] = thread_use
+        self.step_s = THREAD_TIME_STEP_S
         self.spans: dict[int, Span] = {}
 
     @property
@@ -128,7 +132,9 @@ class CallTimes:
             return
         tally.calls += 1
         tally.seconds += wall_s
-        if wall_s > self.slow_call_s and not self.is_starting and self._is_its_fault(span):
+        if wall_s <= self.slow_call_s:
+            tally.delays.count = 0
+        elif not self.is_starting and self._is_its_fault(span):
             self._slow(span, now, wall_s)
 
     def _slow(self, span: Span, now: float, wall_s: float) -> None:
@@ -159,10 +165,10 @@ class CallTimes:
 
     def _is_its_fault(self, span: Span) -> bool:
         """Return whether a call that took long used the processor, or waited. Otherwise another process had the
-        processor meanwhile.
+        processor meanwhile. Where the system does not say, several such calls in succession are the plugin's fault.
         """
-        (cpu_s, waits), (cpu_before_s, waits_before) = self.use(), span.used
-        return cpu_s - cpu_before_s > self.slow_call_s or waits > waits_before
+        is_its_fault = is_to_blame(span.used, self.use(), self.slow_call_s, self.step_s)
+        return span.owner.tally.delays.one() if is_its_fault is None else is_its_fault
 
     def in_words(self, owner: Source, what: str) -> str:
         """Return the begin of a sentence about a part of a plugin, with the plugin's distribution and the hook."""

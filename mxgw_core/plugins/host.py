@@ -111,6 +111,24 @@ class PluginHost:
                 raise PluginError("\n".join(fatal))
         return host
 
+    def add(self, name: str, plugin: object) -> None:
+        """Register a plugin of the program that runs the gateway, which no distribution needs to offer. It is required.
+
+        Call this before the gateway is made.
+
+        Raises:
+            PluginError: it is not a plugin, or its name is taken.
+        """
+        if self._plugins.has_plugin(name):
+            raise PluginError(f"a plugin {name!r} is loaded already")
+        try:
+            register(self._plugins, plugin, name)
+        except LoadFailure as error:
+            raise PluginError(f"plugin {name!r} cannot be used: {error}") from error
+        access = bool(access_hooks_of(plugin))
+        self._records[name] = PluginRecord(name, PluginState.LOADED, "", "", required=True, controls_access=access)
+        self._prepare()
+
     @property
     def records(self) -> tuple[PluginRecord, ...]:
         """The enabled plugins in the order of the settings, then the other installed plugins, sorted by name."""

@@ -35,6 +35,7 @@ from mxgw_worker.ipc.page_tokens import page_token, place_of
 # The commands that can have a request id.
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 _LARGEST_BROWSE_PAGE = 5000
+_LARGEST_METADATA_PAGE = 500
 
 
 class CommandService:
@@ -126,20 +127,26 @@ class CommandService:
 
     async def Browse(self, request: pb.BrowseRequest, call: Call) -> pb.BrowseResponse:
         session = self._registry.get(request.session_id)
+        largest = _LARGEST_METADATA_PAGE if request.include_metadata else _LARGEST_BROWSE_PAGE
         browse = w.Browse(
             parent=request.parent,
             name_contains=request.name_contains,
-            page_size=page(request.page_size, 500, _LARGEST_BROWSE_PAGE),
+            page_size=page(request.page_size, 500, largest),
             page_token=request.page_token,
         )
+        until = time.perf_counter() + self._timeout(call, None)
         guards = [guard for guard in self._guards_of(session, call.identity) if isinstance(guard, BrowseGuard)]
         if guards:
-            return await self._shown_nodes(session, browse, guards, self._timeout(call, None))
-        found = (await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))).browse
-        return pb.BrowseResponse(nodes=found.nodes, next_page_token=found.next_page_token)
+            response = await self._shown_nodes(session, browse, guards, until)
+        else:
+            found = (await call_worker(session, w.CommandRequest(browse=browse), _left(until))).browse
+            response = pb.BrowseResponse(nodes=found.nodes, next_page_token=found.next_page_token)
+        if request.include_metadata:
+            await _add_metadata(session, response.nodes, until)
+        return response
 
     async def _shown_nodes(
-        self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], timeout_s: float
+        self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], until: float
     ) -> pb.BrowseResponse:
         """Return a page of the nodes that the guards show. Page length and page token reveal no hidden nodes.
 
@@ -151,7 +158,6 @@ class CommandService:
             InvalidRequest: the page token belongs to another query.
             GatewayError: raised by `call_worker`.
         """
-        until = time.monotonic() + timeout_s
         query = f"shown\0{browse.parent}\0{browse.name_contains.casefold()}"
         place = place_of(browse.page_token, query) if browse.page_token else (0, 0)
         if place is None:
@@ -165,9 +171,8 @@ class CommandService:
         browse.page_size, browse.page_token, is_first = _LARGEST_BROWSE_PAGE, "", True
         while is_first or (browse.page_token and not room.is_full):
             is_first = False
-            left_s = max(0.0, until - time.monotonic())
             try:
-                found = (await call_worker(session, w.CommandRequest(browse=browse), left_s)).browse
+                found = (await call_worker(session, w.CommandRequest(browse=browse), _left(until))).browse
             except InvalidRequest as error:
                 if error.metadata.get("field") != "parent":
                     raise
@@ -195,6 +200,28 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.perf_counter())
+
+
+async def _add_metadata(session: Session, nodes: Sequence[c.BrowseNode], until: float) -> None:
+    """Fill in the metadata of the nodes that have a reference, as far as the backend knows any.
+
+    Raises:
+        GatewayError: raised by `call_worker`.
+    """
+    described = [node for node in nodes if node.reference]
+    if not described:
+        return
+    command = c.MxCommand()
+    for node in described:
+        command.get_item_metadata.items.add(item_definition=node.reference)
+    answer = await call_worker(session, w.CommandRequest(mx=command), _left(until))
+    for node, result in zip(described, answer.mx.bulk.items, strict=False):
+        if result.HasField("metadata"):
+            node.metadata.CopyFrom(result.metadata)
 
 
 def _kind_of(command: c.MxCommand) -> str:

@@ -188,7 +188,7 @@ class Outlet:
 
     def _wrote(self) -> None:
         self._written = self._subscriber.delivered
-        self._written_at = time.monotonic()
+        self._written_at = time.perf_counter()
         if self._is_sending_older:
             self._called.set()  # the task gets the next page; all pages together have the time of one message
         elif self._is_ending:
@@ -287,7 +287,7 @@ class Outlet:
 
         A write does not change the timer that is already set.
         """
-        left_s = self._written_at + self._heartbeat_s - time.monotonic()
+        left_s = self._written_at + self._heartbeat_s - time.perf_counter()
         if left_s <= 0:
             self._is_silent = True
             self.pump()
@@ -296,7 +296,7 @@ class Outlet:
 
     def _heartbeat_if_due(self) -> bytes | None:
         self._is_silent = False
-        if time.monotonic() - self._written_at < self._heartbeat_s:
+        if time.perf_counter() - self._written_at < self._heartbeat_s:
             return None
         return self._heartbeat(self._subscriber.delivered)
 

@@ -133,14 +133,14 @@ class SessionService:
         Raises:
             GatewayError: raised by `call_worker`, which is called until the page is full.
         """
-        until = time.monotonic() + timeout_s
+        until = time.perf_counter() + timeout_s
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
         # The returned page has the position of the worker's first answer: all changes after it come as events.
         response: pb.GetSessionStateResponse | None = None
         room = PageRoom(size, self._settings.workers.frame_bytes)
         while response is None or (asked.page_token and not room.is_full):
             asked.page_size = min(2 * asked.page_size, _LARGEST_STATE_PAGE)
-            left_s = max(0.0, until - time.monotonic())
+            left_s = max(0.0, until - time.perf_counter())
             state = (await call_worker(session, w.CommandRequest(get_state=asked), left_s)).state
             if response is None:
                 response = pb.GetSessionStateResponse(position=state.position, registrations=state.registrations)

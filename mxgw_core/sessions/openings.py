@@ -94,7 +94,7 @@ class Openings:
     `clock` returns monotonic seconds. `limit` is how many sessions of one owner are remembered, live and ended.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int = _LIMIT) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, limit: int = _LIMIT) -> None:
         self._clock = clock
         self._limit = limit
         self._live: dict[bytes, Opening] = {}

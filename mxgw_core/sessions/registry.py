@@ -59,7 +59,7 @@ class SessionRegistry:
         plugins: PluginHost,
         data: DataDirectory,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`clock` returns monotonic seconds, for leases and detach grace. Tests that replace it also replace the clock
         of the event loop.

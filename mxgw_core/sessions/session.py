@@ -88,7 +88,7 @@ class Session:
         settings: Settings,
         plugins: PluginHost,
         make_worker: Callable[[Session], SessionWorker],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         adopted_from: float | None = None,
         had_subscriber: bool = False,
     ) -> None:

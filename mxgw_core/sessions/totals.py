@@ -56,13 +56,13 @@ class SessionTotals:
 
     def starting(self, session: Session) -> None:
         """Count the outcome when the worker of this new session has started, or failed to start."""
-        began = time.monotonic()
+        began = time.perf_counter()
 
         def opened(done: asyncio.Future[None]) -> None:
             match done.exception():
                 case None:
                     self.starts[StartOutcome.READY] += 1
-                    self.start_duration.observe(time.monotonic() - began)
+                    self.start_duration.observe(time.perf_counter() - began)
                 case WorkerStartFailed():
                     self.starts[StartOutcome.FAILED] += 1
                 case _:

@@ -166,10 +166,12 @@ class GatewayProcess:
         The gateway notices this at once, and ends the session and its streams.
 
         Raises:
-            LookupError: no worker of this session is alive.
+            LookupError: no worker of this session is alive, or it cannot be found (on Windows).
         """
         name = DataDirectory(self.data).log_of(session_id).name
         pid = self.worker_pids().get(name)
+        if pid is None and not process_ids():
+            raise LookupError("this platform does not tell which process is the worker of a session; ask the gateway")
         if pid is None:
             raise LookupError(f"no worker of session {session_id!r} is alive")
         await _killed([pid])

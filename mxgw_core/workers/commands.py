@@ -90,7 +90,7 @@ class PendingCommands:
 
     def in_flight(self) -> Sequence[tuple[str, float]]:
         """Return name and age in seconds of each unanswered command, oldest first."""
-        now = time.monotonic()
+        now = time.perf_counter()
         return [(name, now - sent_at) for name, sent_at in self._sent.values()]
 
     def call(
@@ -117,7 +117,7 @@ class PendingCommands:
         self._next_id += 1
         future: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = future
-        self._sent[correlation_id] = (_name_of(request) if mx is None else mx.name, time.monotonic())
+        self._sent[correlation_id] = (_name_of(request) if mx is None else mx.name, time.perf_counter())
         if size > _LARGE_BYTES:
             self._bytes[correlation_id] = size
             self.unanswered_bytes += size

@@ -30,7 +30,7 @@ class Health:
     def __init__(self, interval_s: float, send: Callable[[w.WorkerEnvelope], None]) -> None:
         self._interval_s = interval_s
         self._send = send
-        self._last_heard = time.monotonic()
+        self._last_heard = time.perf_counter()
         self._heard = False
         self._silent_ticks = 0
         self._ticks = 0
@@ -43,7 +43,7 @@ class Health:
     @property
     def silence_s(self) -> float:
         """Seconds since the worker's last message."""
-        return time.monotonic() - self._last_heard
+        return time.perf_counter() - self._last_heard
 
     @property
     def is_quiet(self) -> bool:
@@ -58,7 +58,7 @@ class Health:
     def heard(self) -> None:
         """Call this when a message of the worker has arrived. The silence then starts again from zero."""
         self._heard = True
-        self._last_heard = time.monotonic()
+        self._last_heard = time.perf_counter()
 
     def ask(self) -> None:
         """Send a Ping, but only at every fourth call: one per heartbeat interval. Call this before each `tick`."""
@@ -95,11 +95,11 @@ class Health:
         self._next_token += 1
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pings[token] = waiter
-        began = time.monotonic()
+        began = time.perf_counter()
         try:
             self._send(w.WorkerEnvelope(ping=w.Ping(token=token)))
             async with asyncio.timeout(timeout_s):
                 await waiter
         finally:
             self._pings.pop(token, None)
-        return time.monotonic() - began
+        return time.perf_counter() - began

@@ -15,7 +15,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.access import let_others_read
 
+from mxgw_cli.children import temporary_directory
 from mxgw_cli.doctor.directories import check_data_directory
 from mxgw_cli.doctor.listening import check_exposure, check_listen
 from mxgw_cli.doctor.machine import (
@@ -29,6 +31,7 @@ from mxgw_cli.doctor.machine import (
 from mxgw_cli.doctor.report import Check, Outcome, is_healthy
 from mxgw_cli.doctor.tls import check_tls
 from mxgw_core.config.models import MIB, GatewaySettings, LimitSettings, Settings, TlsSettings
+from mxgw_worker.platform import make_private, privacy_command
 
 
 @contextmanager
@@ -118,31 +121,30 @@ def test_serving_strangers_unprotected_is_found_before_the_gateway_refuses_it() 
 # directories
 
 
-def test_a_private_directory_is_fine_and_the_probe_is_gone(tmp_path: Path) -> None:
-    directory = Path("/tmp") / f"mxgw-doctor-{os.getpid()}"
-    directory.mkdir(mode=0o700)
-    try:
+def test_a_private_directory_is_fine_and_the_probe_is_gone() -> None:
+    with temporary_directory("mxgw-test-") as directory:
         checks = check_data_directory(directory)
 
         assert outcome(checks) is Outcome.OK
         assert list(directory.iterdir()) == []
-    finally:
-        directory.rmdir()
 
 
 def test_a_directory_that_others_may_enter_fails(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir()
-    directory.chmod(0o755)
+    let_others_read(directory)
     check = check_data_directory(directory)[0]
 
-    assert (check.outcome, "chmod 700" in check.cure) == (Outcome.FAILED, True)
+    assert (check.outcome, privacy_command(directory, is_directory=True) in check.cure) == (Outcome.FAILED, True)
 
 
-def test_a_file_in_its_place_and_a_path_too_long_for_sockets_fail(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_directory_fails(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("x")
 
     assert check_data_directory(tmp_path / "data")[0].outcome is Outcome.FAILED
+
+
+def test_a_directory_whose_path_is_too_long_for_sockets_fails() -> None:
     assert any("too long" in check.detail for check in check_data_directory(Path("/tmp/" + "x" * 90)))
 
 
@@ -181,7 +183,7 @@ def certificate(
     key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    key_file.chmod(0o600)
+    make_private(key_file)
     return certificate_file, key_file
 
 
@@ -215,13 +217,13 @@ def test_a_key_of_another_certificate_fails(tmp_path: Path) -> None:
 
 def test_a_certificate_without_names_an_open_key_and_missing_files_are_told(tmp_path: Path) -> None:
     pem, key = certificate(tmp_path, names=False)
-    key.chmod(0o644)
+    let_others_read(key)
     checks = check_tls(TlsSettings(certificate=pem, private_key=key))
     missing = check_tls(TlsSettings(certificate=tmp_path / "none.pem", private_key=key))
 
     assert "subjectAltName" in checks[0].cure
-    assert [check.outcome for check in checks if "chmod 600" in check.cure] == [Outcome.FAILED]
-    assert any("other users may read it (mode 0644)" in check.detail for check in checks)
+    assert [check.outcome for check in checks if privacy_command(key) in check.cure] == [Outcome.FAILED]
+    assert any("other users may read it (" in check.detail for check in checks)
     assert "No such file" in missing[0].detail
 
 

@@ -30,7 +30,7 @@ def test_it_writes_a_whole_distribution_and_says_what_comes_next(tmp_path: Path)
     made = tmp_path / "mxgw-plugin-keep-values"
 
     assert result.exit_code == 0, result.output
-    assert sorted(str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()) == [
+    assert sorted(p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()) == [
         "README.md",
         "mxgw_plugin_keep_values/__init__.py",
         "mxgw_plugin_keep_values/plugin.py",

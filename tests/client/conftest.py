@@ -46,7 +46,7 @@ def served(settings: Mapping[str, object]) -> Iterator[str]:
         target = process.stdout.readline().strip()
         assert target, "the gateway did not start; its errors are above"
         yield target
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 0
 
 

@@ -7,10 +7,22 @@ from datetime import UTC, datetime
 
 import pytest
 from client.scripted import Scripted, change
+from google.protobuf.duration_pb2 import Duration
 
 from mxgw import convert
 from mxgw.v1 import commands_pb2, values_pb2
-from mxgw_client import BulkWrite, DataType, Item, MxAccessError, Quality, Session, WriteFailed, errors
+from mxgw_client import (
+    BulkWrite,
+    DataType,
+    Item,
+    ItemOptions,
+    MxAccessError,
+    Quality,
+    Session,
+    ValueRange,
+    WriteFailed,
+    errors,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -315,3 +327,57 @@ async def test_browse_goes_through_the_pages_as_they_are_taken(scripted: Scripte
     assert nodes[1].data_type is DataType.FLOAT
     assert nodes[1].security_classification == "OPERATE"
     assert scripted.script.called("Browse")[1].page_token == "1"
+
+
+async def test_metadata_is_what_the_source_says_and_nothing_else(scripted: Scripted, session: Session) -> None:
+    full = commands_pb2.ItemMetadata(
+        data_type=values_pb2.MX_DATA_TYPE_DOUBLE,
+        source_data_type="Double",
+        is_array=False,
+        readable=True,
+        writeable=False,
+        engineering_units=commands_pb2.EngineeringUnits(symbol="\u00b0C", unit_id=4408652),
+        range=commands_pb2.ValueRange(low=-10, high=50),
+        enumeration=[commands_pb2.EnumerationName(value=1, name="On")],
+        minimum_sampling_interval=Duration(nanos=250_000_000),
+    )
+    results = [
+        commands_pb2.BulkItemResult(metadata=full),
+        commands_pb2.BulkItemResult(metadata=commands_pb2.ItemMetadata()),
+        commands_pb2.BulkItemResult(hresult=-1, message="no item"),
+    ]
+    scripted.script.replies["get_item_metadata"] = lambda _: commands_pb2.MxReply(
+        bulk=commands_pb2.BulkResult(items=results)
+    )
+    told, empty, failed = await session.item_metadata(["A", ("B", "X"), "C"])
+
+    assert [i.item_context for i in sent(scripted, "get_item_metadata").items] == ["", "X", ""]
+    assert told.metadata is not None
+    assert (told.reference, told.metadata.data_type, told.metadata.is_array) == ("A", DataType.DOUBLE, False)
+    assert told.metadata.engineering_units is not None
+    assert told.metadata.engineering_units.symbol == "\u00b0C"
+    assert (told.metadata.range, told.metadata.instrument_range) == (ValueRange(-10, 50), None)
+    assert (told.metadata.enumeration, told.metadata.minimum_sampling_interval_s) == ({1: "On"}, 0.25)
+    assert empty.metadata is not None
+    assert (empty.metadata.data_type, empty.metadata.readable, empty.metadata.range) == (None, None, None)
+    assert (failed.metadata, failed.ok, failed.message) == (None, False, "no item")
+
+
+async def test_items_are_added_with_options(scripted: Scripted, session: Session) -> None:
+    options = ItemOptions(percent_deadband=2.5, sampling_interval_s=0.5)
+    await session.add_item("A", options=options)
+    await session.add_item2("A", "X", options=ItemOptions(absolute_deadband=0.0))
+    await session.add_buffered_item("A", options=options)
+    await session.subscribe_bulk(["A", "B"])
+    await session.add_item("A")
+
+    assert sent(scripted, "add_item2").options.WhichOneof("deadband") == "absolute_deadband"
+    assert sent(scripted, "add_buffered_item").options == commands_pb2.ItemOptions(
+        percent_deadband=2.5, sampling_interval=Duration(nanos=500_000_000)
+    )
+    assert not any(item.HasField("options") for item in sent(scripted, "subscribe_bulk").items)
+    assert not sent(scripted, "add_item").HasField("options")
+    await session.subscribe("A", "B", options=options)
+    assert [item.options.percent_deadband for item in sent(scripted, "subscribe_bulk").items] == [2.5, 2.5]
+    with pytest.raises(ValueError, match="not both"):
+        ItemOptions(absolute_deadband=1.0, percent_deadband=1.0)

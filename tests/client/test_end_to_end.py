@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +25,7 @@ from mxgw_client import (
     errors,
 )
 from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_worker.platform import HeldProcess
 
 pytestmark = pytest.mark.asyncio
 
@@ -149,7 +148,9 @@ async def test_a_reader_comes_back_after_its_position(session: Session) -> None:
 
 async def test_a_killed_worker_ends_the_stream_and_the_session(session: Session) -> None:
     async with session.events() as events:
-        os.kill((await session.worker_info()).pid, signal.SIGKILL)
+        worker = HeldProcess((await session.worker_info()).pid)
+        worker.kill()
+        worker.close()
         async with asyncio.timeout(60):
             with pytest.raises(errors.WorkerExited) as ended:
                 async for _ in events:

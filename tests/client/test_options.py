@@ -14,9 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.access import let_others_read
 
-from mxgw_client import ApiKey, Flow, Tls, connect, errors
-from mxgw_client.options import ConnectOptions, Target
+from mxgw_client import ApiKey, Flow, Tls, connect, errors, options
+from mxgw_client.options import HAS_UNIX_SOCKETS, ConnectOptions, Target
+from mxgw_worker.platform import make_private
 
 KEY = "mxgw_test_k1_0123456789"
 
@@ -27,8 +29,7 @@ KEY = "mxgw_test_k1_0123456789"
         ("127.0.0.1:50051", True),
         ("localhost:1", True),
         ("[::1]:50051", True),
-        ("unix:/run/mxgw.sock", True),
-        ("unix:///run/mxgw.sock", True),
+        *([("unix:/run/mxgw.sock", True), ("unix:///run/mxgw.sock", True)] if HAS_UNIX_SOCKETS else []),
         ("10.1.2.3:50051", False),
         ("gateway.plant:50051", False),
         ("127.0.0.1.evil.example:1", False),
@@ -42,6 +43,12 @@ def test_a_target_knows_whether_it_stays_on_the_machine(text: str, is_local: boo
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         connect(text)
+
+
+def test_a_unix_socket_is_refused_in_words_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "HAS_UNIX_SOCKETS", False)
+    with pytest.raises(ValueError, match=r"no Unix sockets on Windows; give host:port"):
+        connect("unix:/run/mxgw/gateway.sock")
 
 
 def test_an_ipv6_address_needs_brackets() -> None:
@@ -58,7 +65,7 @@ def test_an_api_key_does_not_leave_the_machine_in_plain_text() -> None:
         connect("gateway.plant:50051", api_key=KEY, tls=True),
         connect("gateway.plant:50051", api_key=KEY, insecure_api_key=True),
         connect("127.0.0.1:50051", api_key=KEY),
-        connect("unix:/run/mxgw.sock", api_key=KEY),
+        *([connect("unix:/run/mxgw.sock", api_key=KEY)] if HAS_UNIX_SOCKETS else []),
     ):
         assert KEY not in repr(allowed)
 
@@ -193,7 +200,7 @@ class Certificates:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        (self.directory / f"{name}.key").chmod(0o600)
+        make_private(self.directory / f"{name}.key")
         return key, certificate
 
     def read(self, name: str) -> bytes:
@@ -237,6 +244,8 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
     certificate.write_text("public")
     key.write_text("secret")
-    key.chmod(0o640)
-    with pytest.raises(errors.ConnectionOptionError, match=r"Tls\.key_file: .*other users may read it .*chmod 600"):
+    let_others_read(key)
+    with pytest.raises(
+        errors.ConnectionOptionError, match=r"Tls\.key_file: .*other users may read it .*(chmod|icacls)"
+    ):
         Tls(certificate_file=certificate, key_file=key).credentials()

@@ -69,7 +69,7 @@ async def test_drain_of_a_gateway_whose_lock_file_was_replaced_signals_nobody() 
 
         assert done.returncode == 1
         assert "was removed or replaced" in done.stderr
-        assert "Send SIGTERM to the gateway yourself" in done.stderr
+        assert "Stop the gateway yourself" in done.stderr
         assert not (gateway.data / "run" / "end-sessions").exists()
 
         await gateway.terminate()

@@ -4,14 +4,24 @@ a COM call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from mxgw.convert import timestamp_to_ns
-from mxgw.v1.commands_pb2 import BulkWrite, Write2Command, WriteSecured2Command
+from mxgw.convert import duration_to_seconds, timestamp_to_ns
+from mxgw.v1.commands_pb2 import (
+    AddBufferedItemCommand,
+    AddItem2Command,
+    AddItemCommand,
+    BulkWrite,
+    ItemOptions,
+    ItemReference,
+    Write2Command,
+    WriteSecured2Command,
+)
 from mxgw.v1.values_pb2 import MxArray, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 
@@ -22,6 +32,12 @@ _TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
 _DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
 # The deepest nesting of arrays that is accepted. Values of MXAccess are not nested at all.
 _MAXIMUM_DEPTH = 8
+
+
+_LONGEST_SAMPLING_INTERVAL_S = 3600
+# The largest number of characters of a reference, including its context. Source: an item's record must fit the smallest
+# frame that can be set, 64 KiB.
+REFERENCE_CHARACTERS = 8192
 
 
 class HasValue(Protocol):
@@ -62,6 +78,53 @@ def checked_interval_ms(interval_ms: int) -> int:
     if interval_ms <= 0:
         raise MxError(E_INVALIDARG, f"the interval is {interval_ms} ms, it must be greater than 0")
     return interval_ms
+
+
+def check_reference(definition: str, context: str) -> None:
+    """Refuse an item without a name, or with too long a reference.
+
+    Raises:
+        MxError: E_INVALIDARG.
+    """
+    if not definition:
+        raise MxError(E_INVALIDARG, "the item definition is empty")
+    if len(definition) + len(context) > REFERENCE_CHARACTERS:
+        raise MxError(
+            E_INVALIDARG, f"the item's definition and context have more than {REFERENCE_CHARACTERS} characters"
+        )
+
+
+def checked_options(
+    command: AddItemCommand | AddItem2Command | AddBufferedItemCommand | ItemReference,
+) -> ItemOptions | None:
+    """Return the options of an item to add, after a check; None when the caller gave none.
+
+    Raises:
+        MxError: E_INVALIDARG, a number is out of range. Source of the ranges: `ItemOptions` in commands.proto.
+    """
+    options = command.options
+    if not options.ByteSize():
+        return None
+    absolute, percent = options.absolute_deadband, options.percent_deadband
+    if not (absolute >= 0 and math.isfinite(absolute)):
+        raise MxError(E_INVALIDARG, "an absolute deadband must be a number of 0 or more")
+    if not 0 <= percent <= 100:
+        raise MxError(E_INVALIDARG, "a percent deadband must lie between 0 and 100")
+    if options.HasField("sampling_interval"):
+        _check_duration(options.sampling_interval)
+        if not 0 <= duration_to_seconds(options.sampling_interval) <= _LONGEST_SAMPLING_INTERVAL_S:
+            raise MxError(E_INVALIDARG, "a sampling interval must lie between 0 and one hour")
+    return options
+
+
+def check_no_options(reference: ItemReference) -> None:
+    """Check that an item which is not added has no options.
+
+    Raises:
+        MxError: E_INVALIDARG, it has.
+    """
+    if reference.options.ByteSize():
+        raise MxError(E_INVALIDARG, "options belong to items that are added: this call adds none")
 
 
 def _check(value: MxValue, depth: int) -> None:

@@ -21,7 +21,7 @@ from mxgw.v1.commands_pb2 import (
     WriteResult,
 )
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE
-from mxgw_worker.arguments import checked_time, checked_value
+from mxgw_worker.arguments import checked_options, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL
 from mxgw_worker.calls import Call, CallExpired, Issue, Refused, failed_item
 from mxgw_worker.items import Item
@@ -59,7 +59,10 @@ class Bulk:
             for reference in command.items:
                 item: Item | None = None
                 try:
-                    item = await methods.add(server_handle, reference.item_definition, reference.item_context)
+                    options = checked_options(reference)
+                    item = await methods.add(
+                        server_handle, reference.item_definition, reference.item_context, options=options
+                    )
                     await methods.start_advise(server_handle, item.item_handle, supervisory=command.supervisory)
                     results.append(BulkItemResult(item_handle=item.item_handle, item_serial=item.serial))
                 except Exception as error:

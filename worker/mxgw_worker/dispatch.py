@@ -12,6 +12,7 @@ from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 from mxgw_worker.bulk import Bulk
 from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
+from mxgw_worker.item_metadata import MetadataQueries
 from mxgw_worker.methods import Methods
 from mxgw_worker.read_bulk import ReadBulk
 from mxgw_worker.remembered_writes import RememberedWrites
@@ -76,6 +77,7 @@ class Dispatcher:
             "unsubscribe_bulk": bulk.unsubscribe,
             "write_bulk": bulk.write,
             "read_bulk": read_bulk.read,
+            "get_item_metadata": MetadataQueries(methods).get,
         }
 
     def close(self, reason: str) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+from mxgw.v1.commands_pb2 import ItemOptions
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
 from mxgw.worker.v1.worker_pb2 import ItemRecord
 from mxgw_worker.ipc.references import reference_bytes
@@ -40,6 +41,7 @@ class Item:
         "last_is_initialising",
         "last_record",
         "last_sequence",
+        "options",
         "pairing_uncertain",
         "readings",
         "serial",
@@ -49,12 +51,15 @@ class Item:
         "write_id",
     )
 
-    def __init__(self, serial: int, key: Key, definition: str, context: str, buffered: bool) -> None:
+    def __init__(
+        self, serial: int, key: Key, definition: str, context: str, buffered: bool, options: ItemOptions | None
+    ) -> None:
         self.serial = serial
         self.server_handle, self.item_handle = key
         self.definition = definition
         self.context = context
         self.buffered = buffered
+        self.options = options
         self.advise: AdviseKind.ValueType = ADVISE_KIND_NONE
         self.suspended = False
         # The last data change that is worth keeping, as a record (see encoded_events.py). A failure never replaces a
@@ -136,7 +141,15 @@ class ItemTable:
         """
         return self.serial_of(server_handle, item_handle) or self.next_serial()
 
-    def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
+    def add(
+        self,
+        key: Key,
+        definition: str,
+        context: str = "",
+        *,
+        buffered: bool = False,
+        options: ItemOptions | None = None,
+    ) -> Item:
         """Add a new item to the table. If the table still has an item with the same handles, that item is removed
         first, because the backend has given its handles to the new item.
         """
@@ -144,7 +157,7 @@ class ItemTable:
             self.remove(key)
         self.hidden.pop(key, None)
         # The context is interned, because clients often give thousands of items the same context.
-        item = Item(self.next_serial(), key, definition, sys.intern(context), buffered)
+        item = Item(self.next_serial(), key, definition, sys.intern(context), buffered, options)
         self.items[key] = item
         self.reference_bytes += reference_bytes(definition, context)
         self._by_reference.setdefault((key[0], definition, context), {})[key] = item
@@ -210,11 +223,13 @@ class ItemTable:
 
     def advised(self, server_handle: int, definition: str, context: str) -> Item | None:
         """Return an advised item of this reference; None when there is none. An item that has a real value is
-        preferred.
+        preferred. An item with options does not count, because its last value need not be the present one.
         """
         same: Iterable[Item] = self._by_reference.get((server_handle, definition, context), {}).values()
         candidates = [
-            item for item in same if item.advise != ADVISE_KIND_NONE and not item.buffered and not item.suspended
+            item
+            for item in same
+            if item.advise != ADVISE_KIND_NONE and not item.buffered and not item.suspended and item.options is None
         ]
         with_value = [item for item in candidates if item.last_record is not None and not item.last_is_initialising]
         return next(iter(with_value or candidates), None)

@@ -21,7 +21,7 @@ from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_worker.backends import backend_factory, create_backend
 from mxgw_worker.backends.base import Backend
 from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup
-from mxgw_worker.platform import StopKind, ignore_interrupts, on_stop, report_ready
+from mxgw_worker.platform import StopKind, event_loop_class, ignore_interrupts, on_stop, report_ready
 from mxgw_worker.worker import ExitCode, Worker
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ def main() -> int:
     # The backend is imported before the handshake. The import needs much processor time, and the gateway limits how
     # many workers are in this phase at a time.
     _import_backend(startup.backend_kind)
-    return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
+    with asyncio.Runner(loop_factory=event_loop_class()) as runner:
+        return runner.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
 
 
 def _waited_as_spare(arguments: list[str]) -> bool:

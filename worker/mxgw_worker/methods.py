@@ -11,20 +11,16 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TypeAlias
 
 from mxgw.v1 import commands_pb2 as c
-from mxgw.v1.commands_pb2 import MxReply, WriteResult
+from mxgw.v1.commands_pb2 import ItemOptions, MxReply, WriteResult
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADVISE_KIND_SUPERVISORY
 from mxgw.v1.values_pb2 import MxStatus
-from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
-from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
+from mxgw_worker.arguments import check_reference, checked_interval_ms, checked_options, checked_time, checked_value
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, E_NOTIMPL, Backend, MxError, Tunable
 from mxgw_worker.calls import Call, CallExpired, Issue, Refused
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import BackendTurn, Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
-
-# The largest number of characters of a reference, including its context. Source: an item's record must fit the smallest
-# frame that can be set, 64 KiB.
-REFERENCE_CHARACTERS = 8192
 
 MISSING = (
     "the backend sent no completion within workers.write_completion_timeout_s: count the write as failed and read the "
@@ -77,34 +73,77 @@ class Methods:
 
     async def add_item(self, call: Call, command: c.AddItemCommand) -> MxReply:
         """Run AddItem on the backend."""
+        options = checked_options(command)
         async with self.turn(call):
-            return _added(await self.add(command.server_handle, command.item_definition, ""))
+            return _added(await self.add(command.server_handle, command.item_definition, "", options=options))
 
     async def add_item2(self, call: Call, command: c.AddItem2Command) -> MxReply:
         """Run AddItem2 on the backend."""
+        options = checked_options(command)
         async with self.turn(call):
             item = await self.add(
-                command.server_handle, command.item_definition, command.item_context, with_context=True
+                command.server_handle, command.item_definition, command.item_context, with_context=True, options=options
             )
         return _added(item)
 
     async def add_buffered_item(self, call: Call, command: c.AddBufferedItemCommand) -> MxReply:
         """Run AddBufferedItem on the backend."""
+        options = checked_options(command)
         self.check_room(command.item_definition, command.item_context)
         async with self.turn(call):
             self.check_room(command.item_definition, command.item_context)
+            self.check_tunable(options)
             handle = await self.backend.add_buffered_item(
                 command.server_handle, command.item_definition, command.item_context
             )
+            await self._tune(command.server_handle, handle, options)
             item = self.items.add(
-                (command.server_handle, handle), command.item_definition, command.item_context, buffered=True
+                (command.server_handle, handle),
+                command.item_definition,
+                command.item_context,
+                buffered=True,
+                options=options,
             )
         return _added(item)
 
-    async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> Item:
+    async def add(
+        self,
+        server_handle: int,
+        definition: str,
+        context: str,
+        *,
+        with_context: bool = False,
+        options: ItemOptions | None = None,
+    ) -> Item:
         """Add an item to the backend and to the item table. The caller holds the backend's turn."""
+        self.check_tunable(options)
         handle = await self.add_unnoted(server_handle, definition, context, with_context=with_context)
-        return self.items.add((server_handle, handle), definition, context)
+        await self._tune(server_handle, handle, options)
+        return self.items.add((server_handle, handle), definition, context, options=options)
+
+    def check_tunable(self, options: ItemOptions | None) -> None:
+        """Refuse options that the backend does not have.
+
+        Raises:
+            Refused: ITEM_OPTIONS_NOT_SUPPORTED.
+        """
+        if options is not None and not isinstance(self.backend, Tunable):
+            raise Refused(
+                "ITEM_OPTIONS_NOT_SUPPORTED",
+                f"the backend {self.backend.info().kind} reports every change: like MXAccess, it has no deadband and "
+                "no sampling interval of an item. Add the item without options",
+                E_NOTIMPL,
+            )
+
+    async def _tune(self, server_handle: int, item_handle: int, options: ItemOptions | None) -> None:
+        """Set the options of an item that was just added. When the backend refuses them, the item is removed."""
+        if options is None or not isinstance(self.backend, Tunable):
+            return
+        try:
+            await self.backend.set_item_options(server_handle, item_handle, options)
+        except BaseException:
+            await self.backend.remove_item(server_handle, item_handle)
+            raise
 
     async def add_unnoted(
         self, server_handle: int, definition: str, context: str, *, with_context: bool = False
@@ -124,12 +163,7 @@ class Methods:
             MxError: E_INVALIDARG, the name is missing or the reference is too long.
             Refused: ITEM_LIMIT_REACHED.
         """
-        if not definition:
-            raise MxError(E_INVALIDARG, "the item definition is empty")
-        if len(definition) + len(context) > REFERENCE_CHARACTERS:
-            raise MxError(
-                E_INVALIDARG, f"the item's definition and context have more than {REFERENCE_CHARACTERS} characters"
-            )
+        check_reference(definition, context)
         if len(self.items) >= self._maximum_items:
             raise Refused(
                 "ITEM_LIMIT_REACHED",

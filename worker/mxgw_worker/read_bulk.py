@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from mxgw.convert import duration_to_seconds
 from mxgw.v1.commands_pb2 import BulkItemResult, BulkResult, ItemReference, MxReply, ReadBulkCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply
-from mxgw_worker.backends.base import E_FAIL
+from mxgw_worker.arguments import check_no_options
+from mxgw_worker.backends.base import E_FAIL, MxError
 from mxgw_worker.calls import Call, failed_item
 from mxgw_worker.encoded_events import data_change_of
 from mxgw_worker.items import Item, Key
@@ -71,6 +72,10 @@ class ReadBulk:
         """Return the result of a reference from its last value, or start to wait for a value. The caller holds the
         backend's turn.
         """
+        try:
+            check_no_options(reference)
+        except MxError as error:
+            return failed_item(error)
         definition, context = reference.item_definition, reference.item_context
         item = self._items.advised(server_handle, definition, context)
         if item is not None:

@@ -137,6 +137,8 @@ def _item_state(item: Item, *, include_value: bool) -> ItemState:
         writes_in_flight=1 if item.write_id else 0,
         item_serial=item.serial,
     )
+    if item.options is not None:
+        state.options.CopyFrom(item.options)
     if include_value and item.last_record is not None:
         state.last_value.CopyFrom(data_change_of(item.last_record))
     return state

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import mxgw_client
 from mxgw.convert import timestamp_to_ns
-from mxgw_cli.children import child, clean_environment, short_temporary_root
+from mxgw_cli.children import temporary_directory
 from mxgw_cli.gateway import as_failures, connected, session_of
 from mxgw_cli.latency import LatencyHistogram
+from mxgw_cli.one_key import own_gateway
 from mxgw_cli.options import GatewayTarget
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import SilentFailure, console, is_live
@@ -107,12 +106,8 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
     if not request.private:
         yield where
         return
-    with tempfile.TemporaryDirectory(prefix="mxgw-bench-", dir=short_temporary_root()) as name:
-        directory = Path(name)
-        socket = f"unix:{directory / 'gateway.sock'}"
-        arguments = ["mxgw_cli", "serve", "--json", "--listen", socket]
+    with temporary_directory("mxgw-bench-") as directory:
         settings: dict[str, object] = {
-            "gateway.data_dir": directory / "data",
             "backends.default": "bench-paced",
             # Under full load the benchmark's client falls far behind. The limits of the lag are large, because an
             # overflow would end the stream.
@@ -123,10 +118,8 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
         for backend, options in _BACKENDS.items():
             for key, value in {"kind": "sim", "profile": "load", "items": LOAD_ITEMS, **options}.items():
                 settings[f"backends.{backend}.{key}"] = value
-        for key, value in settings.items():
-            arguments += ["--set", f"{key}={value}"]
-        async with child("gateway", arguments, directory, clean_environment()):
-            yield replace(where, target=socket, ca=None, certificate=None, private_key=None, api_key_file=None)
+        async with own_gateway(directory, settings) as own:
+            yield GatewayTarget(own.target, None, None, None, None, where.timeout_s, own.api_key)
 
 
 async def _measure(gateway: mxgw_client.Gateway, request: BenchRequest) -> Measured:
@@ -158,7 +151,7 @@ async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, .
     async with session_of(gateway, command="bench", backend=backend) as session:
         await session.subscribe(*tags)
         stream = session.events()
-        began = time.monotonic()
+        began = time.perf_counter()
         counted_from = began + SETTLE_S
         try:
             async with asyncio.timeout(SETTLE_S + seconds):
@@ -166,7 +159,7 @@ async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, .
                     now_ns = time.time_ns()
                     if isinstance(frame, Gap):
                         gaps += 1
-                    elif isinstance(frame, EventBatch) and time.monotonic() >= counted_from:
+                    elif isinstance(frame, EventBatch) and time.perf_counter() >= counted_from:
                         events += len(frame)
                         for raw in frame.raw:
                             delays.add((now_ns - timestamp_to_ns(raw.worker_time)) / 1e6)
@@ -204,13 +197,18 @@ def report_lines(measured: Measured, request: BenchRequest) -> list[str]:
         )
     if (load := measured.load) is not None:
         lines.append(
-            f"One client at most  {load.events_per_s:,.0f} events/s from one session, with {os.cpu_count()} cores for "
+            f"One client at most  {load.events_per_s:,.0f} events/s from one session, with {_cores()} for "
             "worker, gateway and client"
             + _comment(load.events_per_s >= SLOW_CLIENT_EVENTS_PER_S, "little: is the machine busy with other work?")
         )
     if not request.private and not request.tags:
         lines.append("Name tags to have their events measured, or use --private for a load of its own.")
     return lines
+
+
+def _cores() -> str:
+    cores = os.cpu_count()
+    return "an unknown number of cores" if cores is None else f"{cores} core{'' if cores == 1 else 's'}"
 
 
 def _comment(is_well: bool, problem: str) -> str:

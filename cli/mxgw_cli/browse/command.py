@@ -13,6 +13,7 @@ EXAMPLES = [
     ("mxgw browse --depth 3", "three levels deep"),
     ("mxgw browse Plant", "below one node"),
     ("mxgw browse --depth 9 --filter level", "every tag with `level` in its name"),
+    ("mxgw browse Tank_001 --metadata", "with units and ranges"),
     ("mxgw browse --depth 9 --json | jq -r .reference", "all references, one per line"),
 ]
 
@@ -21,6 +22,7 @@ EXAMPLES = [
 @click.argument("path", default="", metavar="[PATH]")
 @click.option("--depth", type=click.IntRange(1, 20), default=1, show_default=True, help="How many levels to show.")
 @click.option("--filter", "name_contains", default="", metavar="TEXT", help="Only tags with this text in their name.")
+@click.option("--metadata", is_flag=True, help="Show units, ranges and types as well, where the backend knows them.")
 @click.option("--backend", default="", metavar="NAME", help="Backend of the session to open; default: the gateway's.")
 @click.option("--session", "session_id", default="", metavar="ID", help="Use this session instead of opening one.")
 @gateway_options
@@ -29,6 +31,7 @@ def browse(
     path: str,
     depth: int,
     name_contains: str,
+    metadata: bool,
     backend: str,
     session_id: str,
     gateway: GatewayTarget,
@@ -41,5 +44,5 @@ def browse(
     """
     from mxgw_cli.browse.run import BrowseRequest, browse_tree
 
-    request = BrowseRequest(path, depth, name_contains, backend, session_id, as_json)
+    request = BrowseRequest(path, depth, name_contains, backend, session_id, as_json, metadata)
     run(lambda: browse_tree(gateway, request))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.text import Text
 from rich.tree import Tree
@@ -12,11 +12,13 @@ from mxgw_cli.gateway import connected, session_of, walk
 from mxgw_cli.options import GatewayTarget
 from mxgw_cli.render import enum_key, write_json
 from mxgw_cli.shell import CliFailure, SilentFailure, console
-from mxgw_client import BrowseNode, BrowseNodeKind, errors
+from mxgw_client import BrowseNode, BrowseNodeKind, ItemMetadata, errors
 from mxgw_core.printable import printable
 
 # The most nodes in a printed tree, because nobody reads a longer one. With --json there is no limit.
 NODES_SHOWN = 2000
+# The most names of an enumeration in a line.
+NAMES_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class BrowseRequest:
     backend: str
     session_id: str
     as_json: bool
+    metadata: bool = False
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
         try:
             if request.as_json:
                 shown = 0
-                async for node in walk(session, request.path, request.depth):
+                async for node in walk(session, request.path, request.depth, include_metadata=request.metadata):
                     if not request.name_contains or matches(node, request.name_contains):
                         write_json(node_document(node))
                         shown += 1
@@ -79,7 +82,7 @@ async def _branches(session: mxgw_client.Session, request: BrowseRequest) -> tup
     async def below(path: str, level: int) -> list[Branch]:
         nonlocal shown
         found = []
-        async for node in session.browse(path):
+        async for node in session.browse(path, include_metadata=request.metadata):
             children = await below(node.path, level + 1) if node.has_children and level < request.depth else []
             if request.name_contains and not children and not matches(node, request.name_contains):
                 continue
@@ -131,9 +134,28 @@ def node_line(branch: Branch) -> Text:
         line.append("  read only", style="dim")
     if node.reference and node.reference != node.name:
         line.append(f"  {printable(node.reference, 1024)}", style="green")
+    if node.metadata is not None:
+        line.append(metadata_text(node.metadata), style="magenta")
     if node.description and node.description != node.name:
         line.append(f"  {printable(node.description, 200)}", style="dim")
     return line
+
+
+def metadata_text(metadata: ItemMetadata) -> str:
+    """Return what a line shows of an item's metadata, with two spaces before each part; "" when that is nothing."""
+    parts = []
+    if metadata.range is not None:
+        parts.append(f"{metadata.range.low:g} … {metadata.range.high:g}")
+    if metadata.engineering_units is not None:
+        parts.append(printable(metadata.engineering_units.symbol, 40))
+    if metadata.array_dimensions:
+        parts.append(" x ".join(str(length or "any") for length in metadata.array_dimensions))
+    if metadata.enumeration:
+        names = [f"{value}={printable(name, 40)}" for value, name in metadata.enumeration.items()]
+        parts.append(", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else ""))
+    if metadata.data_type is None and metadata.source_data_type:
+        parts.append(printable(metadata.source_data_type, 80))
+    return "".join(f"  {part}" for part in parts)
 
 
 def node_document(node: BrowseNode) -> dict[str, object]:
@@ -149,4 +171,15 @@ def node_document(node: BrowseNode) -> dict[str, object]:
         "security_classification": node.security_classification.lower(),
         "has_children": node.has_children,
         "description": node.description,
+        **({} if node.metadata is None else {"metadata": metadata_document(node.metadata)}),
     }
+
+
+def metadata_document(metadata: ItemMetadata) -> dict[str, object]:
+    """Return metadata for JSON, without what the source does not say."""
+    document = {name: value for name, value in asdict(metadata).items() if value not in (None, "", (), {})}
+    if metadata.data_type is not None:
+        document["data_type"] = metadata.data_type.name.lower()
+    if metadata.security_classification:
+        document["security_classification"] = metadata.security_classification.lower()
+    return document

@@ -85,7 +85,7 @@ async def follow_events(stream: mxgw_client.EventStream, board: Board, children:
 
 
 def _take(batch: mxgw_client.EventBatch, board: Board) -> None:
-    arrived_ns, now = time.time_ns(), time.monotonic()
+    arrived_ns, now = time.time_ns(), time.perf_counter()
     ledger, latency = board.ledger, board.latency
     board.rate.count(now, len(batch))
     for event in batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 # A row of the recording covers 15 minutes. Played 3600 times faster, the recording has four rows per second.
 DEFAULT_SPEED = 3600.0
@@ -61,19 +60,15 @@ class DemoOptions:
                 return {"kind": "sim", "profile": "recording", "speed": self.effective_speed, "source_time": "recorded"}
 
 
-def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
-    """Return the arguments for `python -m` that start the gateway on a Unix socket, with its files in `directory`."""
+def gateway_settings(options: DemoOptions, opcua_endpoint: str) -> dict[str, object]:
+    """Return the settings of the demo's gateway, which only the demo can reach (`mxgw_cli.one_key`)."""
     backend = options.backend_settings(opcua_endpoint)
     settings: dict[str, object] = {
-        "gateway.data_dir": directory / "data",
         "backends.default": "demo",
         **{f"backends.demo.{key}": value for key, value in backend.items()},
     }
     if options.dashboard:
         settings["plugins.enabled"] = "dashboard_tui"
-        # This role is safe, because only the present user can reach the Unix socket.
+        # This role is safe, because only the demo and its dashboard can use the gateway.
         settings["plugins.dashboard_tui.local_role"] = "administrator"
-    arguments = ["mxgw_cli", "serve", "--json", "--listen", f"unix:{socket}"]
-    for key, value in settings.items():
-        arguments += ["--set", f"{key}={value}"]
-    return arguments
+    return settings

@@ -6,23 +6,22 @@ import asyncio
 import contextlib
 import importlib.util
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import mxgw_client
-from mxgw_cli.children import Child, child, clean_environment, short_temporary_root
+from mxgw_cli.children import Child, child, clean_environment, temporary_directory
 from mxgw_cli.demo.board import Board
 from mxgw_cli.demo.following import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
-from mxgw_cli.demo.options import DemoOptions, serve_arguments
+from mxgw_cli.demo.options import DemoOptions, gateway_settings
 from mxgw_cli.demo.view import document, is_flawless, paint, summary_lines
+from mxgw_cli.one_key import OwnGateway, own_gateway
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, console, is_live, run
 from mxgw_client import errors
 from mxgw_core.printable import printable
-from mxgw_worker.platform import StopKind, StopRequest, on_stop
+from mxgw_worker.platform import StopKind, StopRequest, on_stop, quoted
 
 CALL_TIMEOUT_S = 30.0
 DASHBOARD = "dashboard_tui"
@@ -37,7 +36,7 @@ def run_demo(options: DemoOptions) -> None:
             the demo before the time of --seconds was over (exit code 130).
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
-        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
+        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint=_install("mxgw[opcua]"))
     if options.dashboard:
         needs_a_terminal()
     try:
@@ -46,13 +45,17 @@ def run_demo(options: DemoOptions) -> None:
         raise CliFailure(printable(str(error), 1000), hint="`mxgw doctor` looks for the cause.") from None
 
 
+def _install(what: str) -> str:
+    return quoted(("pip", "install", what))
+
+
 async def _demo(options: DemoOptions) -> None:
     out = console()
     async with AsyncExitStack() as stack:
         status = None
         if not options.as_json and is_live():
             status = stack.enter_context(out.status("Starting a gateway …"))
-        gateway, target, children = await _start(stack, options)
+        gateway, own, children = await _start(stack, options)
         if status is not None:
             status.update("Opening a session: a worker process starts …")
         session = await stack.enter_async_context(
@@ -61,7 +64,7 @@ async def _demo(options: DemoOptions) -> None:
         if status is not None:
             status.stop()
         if options.dashboard:
-            await show_dashboard(session, options, target)
+            await show_dashboard(session, options, own)
             return
         was_interrupted, board, seconds = await _show(session, options, children)
     if options.as_json:
@@ -75,9 +78,9 @@ async def _demo(options: DemoOptions) -> None:
         raise SilentFailure
 
 
-async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, str, list[Child]]:
-    """Start the processes; `stack` will end them. Return a connected client, its address, and the child processes."""
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
+async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, OwnGateway, list[Child]]:
+    """Start the processes; `stack` will end them. Return a connected client, the gateway, and all child processes."""
+    directory = stack.enter_context(temporary_directory("mxgw-demo-"))
     children, endpoint = [], ""
     if options.backend == "opcua":
         server = await stack.enter_async_context(
@@ -96,13 +99,10 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
         )
         endpoint = str(server.ready.get("endpoint", ""))
         children.append(server)
-    socket = directory / "gateway.sock"
-    serving = await stack.enter_async_context(
-        child("gateway", serve_arguments(options, directory, socket, endpoint), directory, clean_environment())
-    )
-    children.append(serving)
-    gateway = mxgw_client.connect(f"unix:{socket}", timeout_s=CALL_TIMEOUT_S)
-    return await stack.enter_async_context(gateway), f"unix:{socket}", children
+    own = await stack.enter_async_context(own_gateway(directory, gateway_settings(options, endpoint)))
+    children.append(own.process)
+    gateway = mxgw_client.connect(own.target, api_key=own.api_key or None, timeout_s=CALL_TIMEOUT_S)
+    return await stack.enter_async_context(gateway), own, children
 
 
 async def _show(
@@ -115,7 +115,7 @@ async def _show(
     tags = await tags_to_show(session, options)
     stopping = asyncio.Event()
     async with session.events(resume=None) as stream, asyncio.TaskGroup() as tasks:
-        board = Board(options.title, time.monotonic())
+        board = Board(options.title, time.perf_counter())
         running = [tasks.create_task(follow_events(stream, board, children), name="events")]
         try:
             await subscribe(session, tags, board)
@@ -127,7 +127,7 @@ async def _show(
             with _stopped_by_ctrl_c(stopping), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.seconds):
                     await stopping.wait()
-            seconds = time.monotonic() - board.started_at
+            seconds = time.perf_counter() - board.started_at
         finally:
             for task in running:
                 task.cancel()
@@ -160,10 +160,10 @@ def needs_a_terminal() -> None:
     if not is_live() or not sys.stdin.isatty():
         raise CliFailure("--dashboard needs a terminal to show itself on")
     if importlib.util.find_spec("textual") is None:
-        raise CliFailure("--dashboard needs textual, which is not installed", hint="pip install 'mxgw[dashboard]'")
+        raise CliFailure("--dashboard needs textual, which is not installed", hint=_install("mxgw[dashboard]"))
 
 
-async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, target: str) -> None:
+async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, own: OwnGateway) -> None:
     """Subscribe to tags, and show the dashboard until the operator quits it.
 
     Raises:
@@ -174,7 +174,8 @@ async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, tar
         following = tasks.create_task(_follow(session, tags), name="demo:events")
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mxgw_cli", "dashboard", "--connect", target),
+                *(sys.executable, "-m", "mxgw_cli", "dashboard", "--connect", own.target),
+                *(("--api-key-file", str(own.key_file())) if own.api_key else ()),
                 # The command `dashboard` exists only while the settings enable its plugin.
                 env={**clean_environment(), "MXGW_PLUGINS__ENABLED": DASHBOARD, "PYTHONWARNINGS": "ignore"},
             )

@@ -296,15 +296,15 @@ async def _paint_live(board: Board, seconds: float | None) -> None:
     with Live(console=console(), auto_refresh=False, vertical_overflow="crop") as live:
         try:
             while True:
-                live.update(DemoScreen(board, time.monotonic(), seconds), refresh=True)
+                live.update(DemoScreen(board, time.perf_counter(), seconds), refresh=True)
                 await asyncio.sleep(REFRESH_S)
         finally:
-            live.update(DemoScreen(board, time.monotonic(), seconds, final=True), refresh=True)
+            live.update(DemoScreen(board, time.perf_counter(), seconds, final=True), refresh=True)
 
 
 async def _print_lines(board: Board) -> None:
     out = console()
     while True:
         await asyncio.sleep(STATUS_INTERVAL_S)
-        out.print(status_line(board, time.monotonic()))
+        out.print(status_line(board, time.perf_counter()))
         out.file.flush()

@@ -6,15 +6,14 @@ The workers are started by a gateway of the command's own.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import mxgw_client
-from mxgw_cli.children import short_temporary_root
+from mxgw_cli.children import temporary_directory
 from mxgw_cli.doctor.report import Check, failed, ok, warning
+from mxgw_cli.one_key import ONE_KEY, OneKey, needs_key, new_key, own_address
 from mxgw_cli.render import bytes_text, enum_words, milliseconds_text
 from mxgw_client import SourceHealth, WorkerInfo, errors
 from mxgw_core.app import GatewayApp
@@ -36,9 +35,9 @@ _CURES = {
 async def check_backends(settings: Settings) -> AsyncIterator[Check]:
     """Check the default backend first, then the others in the order of their names; yield each result."""
     others = sorted(name for name in settings.backends if name != settings.default_backend)
-    async with private_gateway(settings) as target:
+    async with private_gateway(settings) as (target, key):
         start_s = settings.workers.start_timeout_s
-        async with mxgw_client.connect(target, timeout_s=start_s + 5.0) as gateway:
+        async with mxgw_client.connect(target, api_key=key or None, timeout_s=start_s + 5.0) as gateway:
             for name in (settings.default_backend, *others):
                 title = f"{name} (default)" if name == settings.default_backend else name
                 yield await _check_backend(gateway, name, title, settings.backends[name])
@@ -73,38 +72,44 @@ async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, ba
 
 async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
     """Request the worker's state until its source is good, for at most `SOURCE_WAIT_S`; return the last answer."""
-    deadline = time.monotonic() + SOURCE_WAIT_S
+    deadline = time.perf_counter() + SOURCE_WAIT_S
     while True:
         worker = await session.worker_info()
-        if worker.source_health is SourceHealth.GOOD or time.monotonic() > deadline:
+        if worker.source_health is SourceHealth.GOOD or time.perf_counter() > deadline:
             return worker
         await asyncio.sleep(SOURCE_POLL_S)
 
 
 @asynccontextmanager
-async def private_gateway(settings: Settings) -> AsyncIterator[str]:
-    """Run a gateway with the backends, limits and workers of `settings` while the block runs; yield its address.
+async def private_gateway(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """Run a gateway with the backends, limits and workers of `settings` while the block runs; yield its address
+    and its API key, which is "" when it needs none.
 
-    The gateway loads no plugins, so that it needs no API key and does not touch the files of another gateway.
+    The gateway loads no installed plugins, so that it does not touch the files of another gateway.
     """
-    with tempfile.TemporaryDirectory(prefix="mxgw-doctor-", dir=short_temporary_root()) as name:
-        directory = Path(name)
-        target = f"unix:{directory / 'gateway.sock'}"
+    with temporary_directory("mxgw-doctor-") as directory:
+        address = own_address(directory)
+        key = new_key() if needs_key(address) else ""
         private = settings.model_copy(
             update={
                 "gateway": settings.gateway.model_copy(
-                    update={"listen": (target,), "data_dir": directory / "data", "drain_timeout_s": 0.5}
+                    update={"listen": (address,), "data_dir": directory / "data", "drain_timeout_s": 0.5}
                 ),
                 "tls": TlsSettings(),
                 "plugins": PluginsSettings(),
                 "plugin_sections": {},
             }
         )
-        app = GatewayApp(private, PluginHost.load(private))
+        plugins = PluginHost.load(private)
+        if key:
+            plugins.add(ONE_KEY, OneKey(key))
+        app = GatewayApp(private, plugins)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(app.run(), name="private-gateway")
             try:
                 await app.wait_ready()
-                yield target
+                if not app.addresses:
+                    return  # it could not start, and the task group has the error
+                yield app.addresses[0], key
             finally:
                 app.stop()

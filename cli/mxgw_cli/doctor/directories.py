@@ -10,6 +10,7 @@ from pathlib import Path
 from mxgw_cli.doctor.report import Check, Outcome, failed, ok, warning
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.data_directory import check_data_dir
+from mxgw_core.shells import directory_command, ownership_command
 from mxgw_worker.platform import current_user, exposure, owner_of, privacy_command
 
 AREA = "Directories"
@@ -34,7 +35,7 @@ def check_data_directory(path: Path) -> list[Check]:
                     AREA,
                     title,
                     f"does not exist, and {parent} is not writable for this user",
-                    f"Make it: sudo install -d -m 700 -o $USER {full}. Or choose another gateway.data_dir.",
+                    f"Make it: {directory_command(full)}. Or choose another gateway.data_dir.",
                 )
             )
     if not any(check.outcome is Outcome.FAILED for check in checks):
@@ -54,7 +55,7 @@ def _check_existing(title: str, path: Path) -> Check:
             AREA,
             title,
             f"belongs to user {owner}, not to this one",
-            f"Change its owner: sudo chown $USER {path}",
+            f"Change its owner: {ownership_command(path)}",
         )
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-") as probe:

@@ -15,6 +15,7 @@ from mxgw_client import errors
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.listening import Address, addresses_of, parse_address
+from mxgw_core.shells import ADDRESS_FORMS, LOCAL_ADDRESSES, addresses_command, port_command
 from mxgw_worker.platform import SOCKET_PATH_BYTES, claim_port, try_unix_socket, unix_socket_answers
 
 AREA = "Listening"
@@ -32,7 +33,7 @@ def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
             AREA,
             address,
             str(error).removeprefix("gateway.listen: "),
-            "Write host:port, [ipv6]:port or unix:/path in gateway.listen.",
+            f"Write {ADDRESS_FORMS} in gateway.listen.",
         )
     check = _check_unix(address, parsed.path) if parsed.path is not None else _check_tcp(parsed)
     if check.outcome is Outcome.FAILED and _TAKEN in check.detail and (version := gateway_at(parsed, tls)) is not None:
@@ -71,7 +72,7 @@ def check_exposure(settings: Settings, *, authenticated: bool) -> Check | None:
         addresses_of(settings, authenticated=authenticated)
     except SettingsError as error:
         what, _, cure = str(error).removeprefix("gateway.listen: ").partition(": ")
-        return failed(AREA, "exposure", what, cure or "Listen on 127.0.0.1, [::1] or unix:/path.")
+        return failed(AREA, "exposure", what, cure or f"Listen on {LOCAL_ADDRESSES}.")
     return None
 
 
@@ -106,11 +107,14 @@ def _tcp_failure(address: str, port: int, error: OSError) -> Check:
                 AREA,
                 address,
                 f"{_TAKEN} by another program",
-                f"Find out by whom: ss -ltnp 'sport = :{port}'. Stop it, or choose another port in gateway.listen.",
+                f"Find out by whom: {port_command(port)}. Stop it, or choose another port in gateway.listen.",
             )
         case errno.EADDRNOTAVAIL:
             return failed(
-                AREA, address, "this machine has no such address", "Use one that `ip address` shows, or 127.0.0.1."
+                AREA,
+                address,
+                "this machine has no such address",
+                f"Use one that `{addresses_command()}` shows, or 127.0.0.1.",
             )
         case errno.EACCES if port >= _UNPRIVILEGED_PORTS:
             return failed(AREA, address, f"{_TAKEN} or reserved", "Choose another port in gateway.listen.")

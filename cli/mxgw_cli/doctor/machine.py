@@ -13,8 +13,9 @@ from mxgw_cli.doctor.report import Check, failed, ok, skipped, warning
 from mxgw_cli.render import bytes_text
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import MIB, LimitSettings
+from mxgw_core.shells import ADMINISTRATOR_WORD, clock_command
 from mxgw_core.workers.interpreter import check_python
-from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit
+from mxgw_worker.platform import clock_is_synchronised, is_administrator, memory_bytes, open_file_limit, quoted
 
 AREA = "Machine"
 
@@ -30,7 +31,7 @@ WORKER_BYTES = 30 * MIB
 def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
     """Report the versions in use, and fail when the package of a configured backend kind is missing."""
     names = ["mxgw", "grpcio", "protobuf", "pydantic"]
-    detail = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    detail = ", ".join(f"{name} {_version(name)}" for name in names)
     checks = [
         ok(
             AREA,
@@ -42,11 +43,8 @@ def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
         try:
             checks.append(ok(AREA, "OPC UA", f"asyncua {metadata.version('asyncua')}"))
         except metadata.PackageNotFoundError:
-            checks.append(
-                failed(
-                    AREA, "OPC UA", "asyncua is not installed", "Install it with the backend: pip install 'mxgw[opcua]'"
-                )
-            )
+            cure = f"Install it with the backend: {quoted(('pip', 'install', 'mxgw[opcua]'))}"
+            checks.append(failed(AREA, "OPC UA", "asyncua is not installed", cure))
     return checks
 
 
@@ -57,6 +55,13 @@ def check_python_of_workers(python: Path) -> Check:
     except SettingsError as error:
         return failed(AREA, "workers' Python", str(error), "Correct it; then run doctor again.")
     return ok(AREA, "workers' Python", f"{facts.version} with {facts.bits} bits, {python}")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # it runs from a directory of sources
+        return "(not installed)"
 
 
 def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:
@@ -72,7 +77,7 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
             AREA,
             "clock",
             f"it says {moment}, which is before this software was installed",
-            "Set the clock and switch a time service on, for example: timedatectl set-ntp true",
+            f"Set the clock and switch a time service on, for example: {clock_command()}",
         )
     synchronised = clock_is_synchronised() if is_synchronised is None else is_synchronised
     if synchronised is False:
@@ -80,7 +85,7 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
             AREA,
             "clock",
             f"{moment}; the kernel says no time service keeps it",
-            "Switch one on (timedatectl set-ntp true, chrony, systemd-timesyncd): certificates and times need it.",
+            f"Switch one on, for example: {clock_command()}. Certificates and times need it.",
         )
     return ok(AREA, "clock", moment if synchronised is None else f"{moment}, kept by a time service")
 
@@ -140,7 +145,9 @@ def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Che
 
 
 def check_user() -> Check | None:
-    """Return a warning when the present user is root, otherwise None."""
+    """Return a warning when the present user has all rights on this machine, otherwise None."""
     if is_administrator():
-        return warning(AREA, "user", "root", "Run the gateway as a user of its own: it needs no privileges.")
+        return warning(
+            AREA, "user", ADMINISTRATOR_WORD, "Run the gateway as a user of its own: it needs no privileges."
+        )
     return None

@@ -25,11 +25,12 @@ class Outcome(enum.Enum):
     SKIPPED = "skipped"
 
 
+# Mark, the same in ASCII, and style.
 _MARKS = {
-    Outcome.OK: ("✓", "green"),
-    Outcome.WARNING: ("!", "yellow"),
-    Outcome.FAILED: ("✗", "bold red"),
-    Outcome.SKIPPED: ("-", "dim"),
+    Outcome.OK: ("✓", "+", "green"),
+    Outcome.WARNING: ("!", "!", "yellow"),
+    Outcome.FAILED: ("✗", "x", "bold red"),
+    Outcome.SKIPPED: ("-", "-", "dim"),
 }
 
 
@@ -84,16 +85,22 @@ def show_check(console: Console, check: Check, previous_area: str) -> None:
 
     if check.area != previous_area:
         console.print(Text(check.area, style="bold"))
-    mark, style = _MARKS[check.outcome]
+    mark, plain_mark, style = _MARKS[check.outcome]
+    # Output into a pipe or file has an encoding of few characters on Windows.
+    is_plain = not console.encoding.lower().startswith("utf")
     line = Text()
-    line.append(f"{mark} ", style=style)
+    line.append(f"{plain_mark if is_plain else mark} ", style=style)
     line.append(printable(check.title, 120))
     if check.detail:
         line.append("  ")
         line.append(printable(check.detail, 600), style="" if check.outcome is Outcome.FAILED else "dim")
     console.print(Padding(line, (0, 0, 0, 2), expand=False))
     for cure in check.cure.splitlines():
-        console.print(Padding(Text(f"→ {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4), expand=False))
+        console.print(
+            Padding(
+                Text(f"{'->' if is_plain else '→'} {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4), expand=False
+            )
+        )
 
 
 def summary(checks: Sequence[Check]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mxgw_cli.doctor.report import Check, failed, ok, warning
 from mxgw_core.config.models import TlsSettings
+from mxgw_core.shells import HAS_UNIX_SOCKETS
 from mxgw_worker.platform import exposure, privacy_command
 
 AREA = "TLS"
@@ -19,7 +20,14 @@ SOON_S = 30 * 86_400
 def check_tls(tls: TlsSettings, now: float | None = None) -> list[Check]:
     """Check the files that the TLS settings name. Without a certificate TLS is off, and there is nothing to check."""
     if tls.certificate is None or tls.private_key is None:
-        return [ok(AREA, "TLS", "off: the gateway serves loopback and Unix sockets in plain text")]
+        local = "loopback and Unix sockets" if HAS_UNIX_SOCKETS else "loopback"
+        return [
+            ok(
+                AREA,
+                "TLS",
+                f"off: the gateway serves {local} in plain text",
+            )
+        ]
     files = [("certificate", tls.certificate), ("private_key", tls.private_key)]
     if tls.client_ca is not None:
         files.append(("client_ca", tls.client_ca))

@@ -27,7 +27,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         CliFailure: no gateway runs on the data directory, it runs as another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
-    began = time.monotonic()
+    began = time.perf_counter()
     process = _gateway_of(directory)
     pid = process.pid
     try:
@@ -39,13 +39,13 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
         if not process.wait(wait_s):
             raise CliFailure(
                 f"the gateway (pid {pid}) has not ended within {wait_s:g} s",
-                hint="Its log says what it waits for; a second SIGTERM ends it at once.",
+                hint="Its log says what it waits for; a second `mxgw drain` ends it at once.",
             )
     except PermissionError:
         raise CliFailure(f"the gateway (pid {pid}) belongs to another user", hint="Run this as that user.") from None
     finally:
         process.close()
-    seconds = time.monotonic() - began
+    seconds = time.perf_counter() - began
     if as_json:
         write_json({"pid": pid, "seconds": round(seconds, 3)})
     else:
@@ -62,7 +62,7 @@ def _gateway_of(directory: Path) -> HeldProcess:
     if pid == 0:
         raise CliFailure(
             f"a gateway runs on {directory}, but the file `lock` there, which named it, was removed or replaced",
-            hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
+            hint="Stop the gateway yourself, with Ctrl-C or through its service; nothing was ended.",
         )
     try:
         process = HeldProcess(pid)

@@ -18,6 +18,7 @@ from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure
 from mxgw_core.config.models import PluginsSettings
 from mxgw_core.plugins.discovery import installed, origin_of
+from mxgw_worker.platform import quoted
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
 _LONGEST_NAME = 40
@@ -91,9 +92,8 @@ def new_plugin(name: str, kind: PluginKind, directory: Path, *, as_json: bool) -
     for path in written:
         click.echo(f"  {path.relative_to(root)}")
     use = f"use the kind {name!r} for a backend" if kind.is_backend else f"enable {name!r}"
-    click.echo(
-        f"Next: pip install -e '{root}[test]', run pytest there, and {use} in settings.toml. README.md says how."
-    )
+    install = quoted(("pip", "install", "-e", f"{root}[test]"))
+    click.echo(f"Next: {install}, run pytest there, and {use} in settings.toml. README.md says how.")
 
 
 def write_plugin(names: PluginNames, kind: PluginKind, directory: Path) -> tuple[Path, list[Path]]:

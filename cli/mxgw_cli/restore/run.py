@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +43,7 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
             with shown_progress("Checking", archive.total_bytes, hidden=as_json) as progress:
                 archive.check(progress)
         with (
+            _nothing_left_after_an_error(directory),
             cleaning_up_at_sigterm(),
             DataDirectory(directory, for_restore=True),
             opened(file) as again,
@@ -97,6 +98,19 @@ def _require_room(directory: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
+def _nothing_left_after_an_error(directory: Path) -> Iterator[None]:
+    """After an error, remove the files of the lock, if they could not be removed while the directory was locked."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if holder_of(directory) is None and {path.name for path in directory.iterdir()} <= _ALWAYS_THERE:
+                for name in _ALWAYS_THERE:
+                    _remove(directory / name)
+        raise
+
+
+@contextmanager
 def _all_or_nothing(directory: Path) -> Iterator[Path]:
     """Yield a temporary directory for the restored files, and move its files into `directory` at the end of the block.
 
@@ -117,8 +131,11 @@ def _all_or_nothing(directory: Path) -> Iterator[Path]:
         unfinished.rmdir()
     except BaseException:
         placed = [name for name in names if not (unfinished / name).exists()]
-        for name in (*placed, UNFINISHED_RESTORE, *_ALWAYS_THERE):
+        for name in (*placed, UNFINISHED_RESTORE):
             _remove(directory / name)
+        for name in _ALWAYS_THERE:
+            with suppress(OSError):  # on Windows, what is locked cannot be removed
+                _remove(directory / name)
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mxgw_cli.options import SettingsChoice, settings_options
-from mxgw_core.command_line import Command, json_option
+from mxgw_core.command_line import Command, address_help, check_address, json_option
 
 EXAMPLES = [
     ("mxgw serve", "on 127.0.0.1:50051 with the simulated plant"),
@@ -20,19 +20,20 @@ EXAMPLES = [
     "--listen",
     multiple=True,
     metavar="ADDRESS",
-    help="host:port, [ipv6]:port or unix:/path instead of gateway.listen; may be given several times. "
-    "Port 0 takes a free one.",
+    callback=check_address,
+    help=address_help("instead of gateway.listen; may be given several times. Port 0 takes a free one."),
 )
+@click.option("--one-key", is_flag=True, hidden=True, help="Accept only calls with a new key, which is printed.")
 @click.option(
     "--uvloop/--no-uvloop", default=True, show_default=True, help="Use the faster event loop where there is one."
 )
 @json_option("Print one JSON line when ready: ready, addresses, pid.")
-def serve(settings: SettingsChoice, listen: tuple[str, ...], uvloop: bool, as_json: bool) -> None:
-    """Run a gateway until Ctrl-C or SIGTERM.
+def serve(settings: SettingsChoice, listen: tuple[str, ...], one_key: bool, uvloop: bool, as_json: bool) -> None:
+    """Run a gateway until Ctrl-C or a request to stop (SIGTERM; on Windows also Ctrl-Break, or `mxgw drain`).
 
     The first signal refuses new calls, lets running ones finish (gateway.drain_timeout_s), closes every session and
     reports; a second signal ends at once. The log goes to stderr; stdout gets one line when the gateway is ready.
     """
     from mxgw_cli.serve.run import serve_gateway
 
-    serve_gateway(settings, listen, use_uvloop=uvloop, as_json=as_json)
+    serve_gateway(settings, listen, use_uvloop=uvloop, as_json=as_json, one_key=one_key)

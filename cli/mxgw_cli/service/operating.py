@@ -30,11 +30,11 @@ def start_service(name: str, timeout_s: float) -> None:
     services = windows_services()
     with as_failures(name):
         record = record_of(services, name)
-        began = time.monotonic()
+        began = time.perf_counter()
         if facts_of(services, name).state is not ServiceState.RUNNING:
             services.start(name)
         while (facts := facts_of(services, name)).state is ServiceState.STARTING:
-            if time.monotonic() - began > timeout_s:
+            if time.perf_counter() - began > timeout_s:
                 raise CliFailure(f"the service {name} is still starting after {timeout_s:g} s")
             time.sleep(_LOOK_EVERY_S)
     if facts.state is not ServiceState.RUNNING:
@@ -69,19 +69,19 @@ def stop_and_wait(services: Services, name: str, timeout_s: float, *, end_sessio
     """
     if facts_of(services, name).state is ServiceState.STOPPED:
         return None
-    began = time.monotonic()
+    began = time.perf_counter()
     record = services.records().get(name)
     if end_sessions and record is not None and (data_dir := data_dir_of(record)) is not None:
         with contextlib.suppress(FileNotFoundError):  # the gateway has not come so far
             request_end_of_sessions(data_dir)
     services.stop(name)
     while facts_of(services, name).state is not ServiceState.STOPPED:
-        if time.monotonic() - began > timeout_s:
+        if time.perf_counter() - began > timeout_s:
             raise CliFailure(
                 f"the service {name} has not stopped within {timeout_s:g} s", hint="Its log says what it waits for."
             )
         time.sleep(_LOOK_EVERY_S)
-    return time.monotonic() - began
+    return time.perf_counter() - began
 
 
 def show_status(name: str, *, as_json: bool) -> None:

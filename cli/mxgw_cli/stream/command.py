@@ -47,6 +47,18 @@ EXAMPLES = [
     metavar="KEY=VALUE",
     help="A parameter of the policy; may be repeated.",
 )
+@click.option(
+    "--deadband",
+    default="",
+    metavar="NUMBER|PERCENT%",
+    help="Only changes by more than this, in the unit of the tags or in percent of their range. Not on every backend.",
+)
+@click.option(
+    "--sampling-interval",
+    type=NumberRange(min=0, max=3600),
+    metavar="SECONDS",
+    help="How often the source looks at the tags. Not on every backend.",
+)
 @click.option("--duration", type=NumberRange(min=0.1), metavar="SECONDS", help="End after this long.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many events.")
 @gateway_options
@@ -59,6 +71,8 @@ def stream(
     resume_file: Path | None,
     policy: str,
     policy_parameters: tuple[str, ...],
+    deadband: str,
+    sampling_interval: float | None,
     duration: float | None,
     count: int | None,
     gateway: GatewayTarget,
@@ -78,10 +92,11 @@ def stream(
         raise click.UsageError("Name at least one TAG, or a session with --session. `mxgw browse` shows tags.")
     if session_id and backend:
         raise click.UsageError("--backend is for a new session; the one of --session has its own.")
-    from mxgw_cli.stream.run import StreamRequest, follow, policy_of, start_of
+    from mxgw_cli.stream.run import StreamRequest, follow, item_options_of, policy_of, start_of
 
     request = StreamRequest(
         *(tags, start_of(start), backend, session_id, duration, count, as_json, resume_file),
         policy=policy_of(policy, policy_parameters),
+        item_options=item_options_of(deadband, sampling_interval),
     )
     run(lambda: follow(gateway, request))

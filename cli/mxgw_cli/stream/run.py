@@ -39,6 +39,7 @@ class StreamRequest:
     as_json: bool
     resume_file: Path | None = None
     policy: mxgw_client.Policy | None = None
+    item_options: mxgw_client.ItemOptions | None = None
 
 
 def start_of(text: str) -> mxgw_client.Start:
@@ -78,6 +79,30 @@ def policy_of(name: str, parameters: Sequence[str]) -> mxgw_client.Policy | None
             raise click.UsageError(f"--policy-parameter {key} is given twice.")
         found[key] = value
     return mxgw_client.Policy(name, found) if name else None
+
+
+def item_options_of(deadband: str, sampling_interval_s: float | None) -> mxgw_client.ItemOptions | None:
+    """Return the options of the tags to subscribe: a deadband as a number, or in percent (`2.5%`), and a sampling
+    interval; None when none are wanted.
+
+    Raises:
+        click.UsageError: the deadband has another form, or is out of range.
+    """
+    if not deadband and sampling_interval_s is None:
+        return None
+    in_percent = deadband.endswith("%")
+    try:
+        # Python would also read 1_000.
+        number = float(deadband.removesuffix("%").replace("_", "?")) if deadband else None
+    except ValueError:
+        number = -1.0
+    if number is not None and not (0 <= number <= (100 if in_percent else sys.float_info.max)):
+        raise click.UsageError(f"--deadband is a number of 0 or more, or a percentage up to 100%, not {deadband!r}.")
+    return mxgw_client.ItemOptions(
+        absolute_deadband=None if in_percent else number,
+        percent_deadband=number if in_percent else None,
+        sampling_interval_s=sampling_interval_s,
+    )
 
 
 class LineWriter:
@@ -164,7 +189,7 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
     writer = LineWriter(as_json=request.as_json, tag_width=tag_width)
     async with connected(where) as gateway, _session(gateway, request) as (session, file):
         tags = request.tags if file is None else await missing_tags(session, request.tags)
-        subscription = await _subscribe(session, tags) if tags else None
+        subscription = await _subscribe(session, tags, request.item_options) if tags else None
         start, resume = request.start, None
         if file is not None:
             resume = mxgw_client.ResumePolicy()
@@ -208,9 +233,11 @@ async def _session(
         yield session, None
 
 
-async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxgw_client.Subscription:
+async def _subscribe(
+    session: mxgw_client.Session, tags: tuple[str, ...], options: mxgw_client.ItemOptions | None
+) -> mxgw_client.Subscription:
     try:
-        return await session.subscribe(*tags)
+        return await session.subscribe(*tags, options=options)
     except errors.SubscribeFailed as error:
         lines = [f"  {printable(tag, 200)}: {printable(text, 300)}" for tag, text in error.failed.items()]
         raise CliFailure("tags were refused:\n" + "\n".join(lines), hint="`mxgw browse` shows what exists.") from None

@@ -65,6 +65,7 @@ from mxgw_client.frames import (
     StreamOpened,
 )
 from mxgw_client.gateway import Gateway, connect
+from mxgw_client.metadata import EngineeringUnits, ItemMetadata, ItemOptions, ValueRange
 from mxgw_client.options import ApiKey, Flow, Tls
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import StoredPosition, read_position_file
@@ -74,6 +75,7 @@ from mxgw_client.results import (
     Item,
     ItemOutcome,
     ItemState,
+    MetadataOutcome,
     Pong,
     Reading,
     SessionInfo,
@@ -114,6 +116,7 @@ __all__ = [
     "DataChange",
     "DataType",
     "Draining",
+    "EngineeringUnits",
     "Event",
     "EventBatch",
     "EventStream",
@@ -124,8 +127,11 @@ __all__ = [
     "GatewayInfo",
     "Heartbeat",
     "Item",
+    "ItemMetadata",
+    "ItemOptions",
     "ItemOutcome",
     "ItemState",
+    "MetadataOutcome",
     "MxAccessError",
     "MxgwClientError",
     "OnGap",
@@ -164,6 +170,7 @@ __all__ = [
     "Subscription",
     "Tls",
     "UnknownEvent",
+    "ValueRange",
     "WorkerInfo",
     "WorkerState",
     "WriteComplete",

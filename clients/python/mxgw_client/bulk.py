@@ -16,11 +16,13 @@ from mxgw.v1 import command_service_pb2, commands_pb2
 from mxgw_client._calls import Pages
 from mxgw_client.enums import DataType
 from mxgw_client.errors import ProtocolViolation, SubscribeFailed
+from mxgw_client.metadata import ItemOptions, metadata_from_message, options_to_message
 from mxgw_client.mxaccess import ItemLike, MxAccess
 from mxgw_client.results import (
     BrowseNode,
     Item,
     ItemOutcome,
+    MetadataOutcome,
     Reading,
     SubscribeOutcome,
     WriteOutcome,
@@ -105,15 +107,23 @@ class BulkCalls(MxAccess):
         references: Sequence[Reference],
         *,
         supervisory: bool = False,
+        options: ItemOptions | None = None,
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[SubscribeOutcome]:
-        """Add and advise every reference. If `supervisory` is True, the items are advised with AdviseSupervisory."""
+        """Add and advise every reference. If `supervisory` is True, the items are advised with AdviseSupervisory.
+
+        `options` are for all of the items.
+        """
         server = await self._server(server_handle)
         pairs = [_pair(reference) for reference in references]
+        wanted = options_to_message(options)
         command = commands_pb2.SubscribeBulkCommand(
             server_handle=server,
-            items=[commands_pb2.ItemReference(item_definition=name, item_context=context) for name, context in pairs],
+            items=[
+                commands_pb2.ItemReference(item_definition=name, item_context=context, options=wanted)
+                for name, context in pairs
+            ],
             supervisory=supervisory,
         )
         results = await self._bulk(commands_pb2.MxCommand(subscribe_bulk=command), len(pairs), timeout_s)
@@ -191,9 +201,31 @@ class BulkCalls(MxAccess):
         results = await self._bulk(commands_pb2.MxCommand(read_bulk=command), len(pairs), timeout_s)
         return [reading_from_message(name, result) for (name, _), result in zip(pairs, results, strict=True)]
 
+    async def item_metadata(
+        self, references: Sequence[Reference], *, timeout_s: float | None = None
+    ) -> list[MetadataOutcome]:
+        """Return what the source says about every reference: units, ranges, types, access. No item is added.
+
+        A backend whose source says nothing about items answers with the reason METADATA_NOT_SUPPORTED for each.
+        """
+        pairs = [_pair(reference) for reference in references]
+        command = commands_pb2.GetItemMetadataCommand(
+            items=[commands_pb2.ItemReference(item_definition=name, item_context=context) for name, context in pairs]
+        )
+        results = await self._bulk(commands_pb2.MxCommand(get_item_metadata=command), len(pairs), timeout_s)
+        return [
+            MetadataOutcome(
+                *_outcome(name, result),
+                metadata_from_message(result.metadata) if result.HasField("metadata") else None,
+            )
+            for (name, _), result in zip(pairs, results, strict=True)
+        ]
+
     # Shorter calls for common tasks
 
-    async def subscribe(self, *references: Reference, supervisory: bool = False) -> Subscription:
+    async def subscribe(
+        self, *references: Reference, supervisory: bool = False, options: ItemOptions | None = None
+    ) -> Subscription:
         """Add and advise all references, or none of them.
 
             async with await session.subscribe("Tank01.Level", "Tank02.Level") as tanks:
@@ -205,7 +237,7 @@ class BulkCalls(MxAccess):
         Raises:
             SubscribeFailed: some references were refused. The items of the other references were removed again.
         """
-        outcomes = await self.subscribe_bulk(references, supervisory=supervisory)
+        outcomes = await self.subscribe_bulk(references, supervisory=supervisory, options=options)
         items = [outcome.item for outcome in outcomes if outcome.item is not None]
         failed = {o.reference: o.message or o.reason or f"HRESULT {o.hresult}" for o in outcomes if o.item is None}
         if failed:
@@ -255,16 +287,27 @@ class BulkCalls(MxAccess):
             await self.write(item, value, user_id=user_id, wait=True, data_type=data_type)
 
     async def browse(
-        self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None
+        self,
+        parent: str = "",
+        *,
+        name_contains: str = "",
+        include_metadata: bool = False,
+        page_size: int = 0,
+        timeout_s: float | None = None,
     ) -> AsyncIterator[BrowseNode]:
         """Yield the children of a node of the backend's address space.
 
         `parent` is the `BrowseNode.path` of the node; empty means the root. `name_contains` selects the children whose
-        name contains this text, without regard to case. The children are requested page by page, `page_size` at a time
-        (0: the gateway's default).
+        name contains this text, without regard to case. With `include_metadata`, the children with a reference have
+        what `item_metadata` returns, as far as the backend knows any. The children are requested page by page,
+        `page_size` at a time (0: the gateway's default).
         """
         request = command_service_pb2.BrowseRequest(
-            session_id=self._session_id, parent=parent, name_contains=name_contains, page_size=page_size
+            session_id=self._session_id,
+            parent=parent,
+            name_contains=name_contains,
+            page_size=page_size,
+            include_metadata=include_metadata,
         )
         pages = Pages(request, lambda: self._calls.unary(self._calls.commands.Browse, request, "browse", timeout_s))
         async for page in pages:

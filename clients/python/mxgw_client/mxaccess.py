@@ -19,6 +19,7 @@ from mxgw_client._calls import Calls
 from mxgw_client._repeating import WRITES, written_once
 from mxgw_client.enums import DataType
 from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, WriteFailed
+from mxgw_client.metadata import ItemOptions, options_to_message
 from mxgw_client.references import ReferenceMap
 from mxgw_client.results import Item, WriteResult
 from mxgw_client.values import Status, statuses_from_messages
@@ -99,38 +100,63 @@ class MxAccess:
     # Items
 
     async def add_item(
-        self, reference: str, *, server_handle: int | None = None, timeout_s: float | None = None
+        self,
+        reference: str,
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
     ) -> Item:
-        """Add an item (AddItem).
+        """Add an item (AddItem), on some backends with a deadband or a sampling interval of its own.
 
         MXAccess also accepts a reference that does not exist; the failure then comes as the status of a data change.
         """
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
-            add_item=commands_pb2.AddItemCommand(server_handle=server, item_definition=reference)
+            add_item=commands_pb2.AddItemCommand(
+                server_handle=server, item_definition=reference, options=options_to_message(options)
+            )
         )
         return await self._add(command, server, reference, "", timeout_s)
 
     async def add_item2(
-        self, reference: str, context: str, *, server_handle: int | None = None, timeout_s: float | None = None
+        self,
+        reference: str,
+        context: str,
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
     ) -> Item:
         """Add an item by a reference relative to the object `context` (AddItem2)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_item2=commands_pb2.AddItem2Command(
-                server_handle=server, item_definition=reference, item_context=context
+                server_handle=server,
+                item_definition=reference,
+                item_context=context,
+                options=options_to_message(options),
             )
         )
         return await self._add(command, server, reference, context, timeout_s)
 
     async def add_buffered_item(
-        self, reference: str, context: str = "", *, server_handle: int | None = None, timeout_s: float | None = None
+        self,
+        reference: str,
+        context: str = "",
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
     ) -> Item:
         """Add an item whose changes come as `BufferedDataChange` events after it is advised (AddBufferedItem)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_buffered_item=commands_pb2.AddBufferedItemCommand(
-                server_handle=server, item_definition=reference, item_context=context
+                server_handle=server,
+                item_definition=reference,
+                item_context=context,
+                options=options_to_message(options),
             )
         )
         return await self._add(command, server, reference, context, timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,9 @@ from mxgw.private_files import read_private
 from mxgw_client.errors import ConnectionOptionError
 
 MIB = 1024 * 1024
+# The gateway serves no Unix sockets on Windows.
+HAS_UNIX_SOCKETS = os.name != "nt"
+_OR_UNIX = ", or unix:/path" if HAS_UNIX_SOCKETS else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +32,20 @@ class Target:
         """Parse an address of the form `host:port`, `[ipv6]:port` or `unix:/path`.
 
         Raises:
-            ValueError: the text has another form; the message says what is missing.
+            ValueError: the text has another form, or this platform has no Unix sockets; the message says what is
+                missing.
         """
         if text.startswith("unix:"):
+            if not HAS_UNIX_SOCKETS:
+                raise ValueError(f"{text!r} cannot be used: mxgw has no Unix sockets on Windows; give host:port")
             if not text.removeprefix("unix:").startswith("/"):
                 raise ValueError(f"the socket path of {text!r} must be absolute, for example unix:/run/mxgw.sock")
             return cls(text, is_local=True)
         if "://" in text:
-            raise ValueError(f"{text!r} is a URL; give host:port or unix:/path (TLS is switched on with tls=)")
+            raise ValueError(f"{text!r} is a URL; give host:port{_OR_UNIX} (TLS is switched on with tls=)")
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"{text!r} needs a host and a port, for example 127.0.0.1:50051, or unix:/path")
+            raise ValueError(f"{text!r} needs a host and a port, for example 127.0.0.1:50051{_OR_UNIX}")
         bare = host.removeprefix("[").removesuffix("]")
         if ":" in host and bare == host:
             raise ValueError(f"write the IPv6 address of {text!r} in brackets, for example [::1]:50051")

@@ -12,14 +12,20 @@ import json
 import logging
 import os
 import threading
+import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from mxgw.private_files import create_private
 from mxgw_client.errors import PositionFileError
 from mxgw_client.position import Position
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # The default time between two writes of the position, in seconds. After a program was killed, its next run can get the
 # events of the last such interval a second time.
@@ -29,6 +35,8 @@ _VERSION = 1
 _KEY = "mxgw_position_file"
 # A position file has less than 1 KiB. A file larger than this limit is some other file.
 _LARGEST_BYTES = 4096
+# How often a step that Windows refuses is tried again, and the time in seconds between two attempts.
+_ATTEMPTS, _AGAIN_S = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,7 @@ def read_position_file(path: Path | str) -> StoredPosition | None:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST_BYTES + 1)
+        raw = _patiently(lambda: _beginning_of(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -107,7 +114,7 @@ class PositionFile:
                 f"attach to that one with gateway.attach_session({self.stored.session_id!r}), take another file, or "
                 "delete this one to begin anew"
             )
-        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+        if not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise PositionFileError(f"no file can be written in {self.path.parent.absolute()}: is it a directory?")
         self._latest = self._written = self.stored
         self._failure: PositionFileError | None = None
@@ -209,6 +216,29 @@ def _close_quietly(file: PositionFile) -> None:
         log.warning("%s", error)
 
 
+def _beginning_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LARGEST_BYTES + 1)
+
+
+def _patiently(step: Callable[[], T]) -> T:
+    """Return the result of a step, which Windows perhaps refuses at first.
+
+    A file cannot be replaced while another program has it open, for example a virus scanner, nor be opened while it is
+    replaced.
+    """
+    for _ in range(_ATTEMPTS if os.name == "nt" else 0):
+        try:
+            return step()
+        except PermissionError:
+            _pause()
+    return step()
+
+
+def _pause() -> None:
+    time.sleep(_AGAIN_S)
+
+
 def _replace(path: Path, stored: StoredPosition) -> None:
     document = {
         _KEY: _VERSION,
@@ -219,14 +249,13 @@ def _replace(path: Path, stored: StoredPosition) -> None:
     if stored.snapshot_owed:
         document["snapshot_owed"] = True
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with os.fdopen(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:
+        with os.fdopen(create_private(new), "w", encoding="utf-8") as file:
             json.dump(document, file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        new.replace(path)
+        _patiently(lambda: new.replace(path))
     except OSError:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)

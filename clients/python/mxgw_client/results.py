@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mxgw.convert import PyValue, duration_to_seconds
-from mxgw.v1 import commands_pb2, events_pb2, gateway_service_pb2, session_service_pb2, values_pb2
+from mxgw.v1 import commands_pb2, events_pb2, gateway_service_pb2, session_service_pb2
 from mxgw_client.enums import (
     AdviseKind,
     BrowseNodeKind,
@@ -18,6 +18,14 @@ from mxgw_client.enums import (
     WorkerState,
 )
 from mxgw_client.errors import MxAccessError
+from mxgw_client.metadata import (
+    ItemMetadata,
+    ItemOptions,
+    data_type_from_message,
+    metadata_from_message,
+    options_from_message,
+    security_from_message,
+)
 from mxgw_client.position import Position
 from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
@@ -98,6 +106,13 @@ class WriteOutcome(ItemOutcome):
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataOutcome(ItemOutcome):
+    """The result of `item_metadata` for one reference. `metadata` is None when the call failed for it."""
+
+    metadata: ItemMetadata | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading(ItemOutcome):
     """The value of one item, as a read returned it.
 
@@ -146,7 +161,7 @@ class BrowseNode:
     """A node of the backend's address space.
 
     `reference` is the reference to add as an item; it is empty when the node has no value. `browse(path)` returns the
-    children of the node.
+    children of the node. `metadata` is None unless it was asked for, and the backend knows any.
     """
 
     name: str
@@ -159,24 +174,23 @@ class BrowseNode:
     security_classification: str
     has_children: bool
     description: str
+    metadata: ItemMetadata | None = None
 
 
 def node_from_message(message: commands_pb2.BrowseNode) -> BrowseNode:
     """Convert the protobuf message of a node. `data_type` is None when it is not set, or unknown to this release."""
-    native = message.data_type - 2
-    security = values_pb2.MxSecurityClassification
-    known = message.security_classification in security.values() and message.security_classification
     return BrowseNode(
         message.name,
         message.path,
         message.reference,
         BrowseNodeKind(message.kind),
-        DataType(native) if message.data_type and native in list(DataType) else None,
+        data_type_from_message(message.data_type),
         message.is_array,
         message.writeable,
-        security.Name(message.security_classification).removeprefix("MX_SECURITY_CLASSIFICATION_") if known else "",
+        security_from_message(message.security_classification),
         message.has_children,
         message.description,
+        metadata_from_message(message.metadata) if message.HasField("metadata") else None,
     )
 
 
@@ -239,7 +253,10 @@ def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """One item of a session. `last_value` is None when the call did not ask for values, or the item has none yet."""
+    """One item of a session. `last_value` is None when the call did not ask for values, or the item has none yet.
+
+    `options` are those that the item was added with; None when there were none.
+    """
 
     item: Item
     buffered: bool
@@ -249,6 +266,7 @@ class ItemState:
     last_value: PyValue
     last_quality: Quality
     writes_in_flight: int
+    options: ItemOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +298,7 @@ def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState
         value_of(message.last_value.value),
         Quality(message.last_value.quality),
         message.writes_in_flight,
+        options_from_message(message.options) if message.HasField("options") else None,
     )
 
 

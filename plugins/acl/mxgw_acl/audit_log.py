@@ -79,7 +79,7 @@ class AuditLog:
         self._lock_wait_s = lock_wait_s
         # Whether the last write could not lock the file in time.
         self._is_stuck = False
-        self._checked_at = time.monotonic()
+        self._checked_at = time.perf_counter()
         try:
             self._descriptor = self._open()
             check_private(path)
@@ -130,9 +130,9 @@ class AuditLog:
 
         Without the lock, removing a partly written line could remove the record of another process as well.
         """
-        until = time.monotonic() + (0.0 if self._is_stuck else self._lock_wait_s)
+        until = time.perf_counter() + (0.0 if self._is_stuck else self._lock_wait_s)
         while not lock_file(self._descriptor):
-            if time.monotonic() >= until:
+            if time.perf_counter() >= until:
                 self._is_stuck = True
                 raise OSError(
                     errno.EWOULDBLOCK,
@@ -154,7 +154,7 @@ class AuditLog:
         return os.read(self._descriptor, 1) != b"\n"
 
     def _follow_rotation(self) -> None:
-        now = time.monotonic()
+        now = time.perf_counter()
         if now - self._checked_at < _ROTATION_CHECK_S:
             return
         self._checked_at = now

@@ -17,7 +17,7 @@ _BURST_S = 1.0
 class KeyPace:
     """Implements `StreamPace`: one limit of events per second for all streams of a key. Used in the event loop."""
 
-    def __init__(self, events_per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, events_per_s: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._bucket = TokenBucket(events_per_s, max(1.0, events_per_s * _BURST_S), clock=clock)
 
     @property

@@ -105,6 +105,7 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
     "unsubscribe_bulk": _TO_USE_ITEMS,
     "write_bulk": _TO_WRITE,
     "read_bulk": _any_of(Scope.READ),
+    "get_item_metadata": _any_of(Scope.READ),
 }
 
 # Commands that can change the plant, and the command that logs a user in for such commands. Calls of these commands are

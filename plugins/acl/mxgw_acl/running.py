@@ -128,7 +128,7 @@ class Running:
 
     async def watch(self) -> None:
         """Apply changes that other processes make in the key store, until the task is cancelled."""
-        written_at = time.monotonic()
+        written_at = time.perf_counter()
         while True:
             await asyncio.sleep(self._check_interval_s)
             try:
@@ -140,9 +140,9 @@ class Running:
                 pass
             except GatewayError as error:
                 log.error("what was revoked could not be recorded: %s", error)  # noqa: TRY400  no traceback: the text says it all
-            if time.monotonic() - written_at >= _WRITE_USES_S:
+            if time.perf_counter() - written_at >= _WRITE_USES_S:
                 self.keyring.write_uses()
-                written_at = time.monotonic()
+                written_at = time.perf_counter()
 
 
 @asynccontextmanager

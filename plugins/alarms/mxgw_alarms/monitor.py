@@ -146,10 +146,10 @@ class Monitor:
         """Keep a session open and follow its alarms until cancelled."""
         pause_s = self._settings.restart_first_s
         while True:
-            began = time.monotonic()
+            began = time.perf_counter()
             detail = await self._one_session()
             self._change(NONE, detail)
-            if time.monotonic() - began >= _GOOD_SESSION_S:
+            if time.perf_counter() - began >= _GOOD_SESSION_S:
                 pause_s = self._settings.restart_first_s
             # A random pause spreads the attempts of several gateways. It is no secret, so `random` is good enough.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311

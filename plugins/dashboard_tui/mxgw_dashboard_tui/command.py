@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from mxgw_core.api.cli import NumberRange
+from mxgw_core.api.cli import NumberRange, address_help, check_address
 from mxgw_dashboard_tui.options import Options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -24,8 +25,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     show_envvar=True,
     metavar="TARGET",
-    help="host:port, [ipv6]:port or unix:/path of the gateway.",
+    callback=check_address,
+    help=address_help("of the gateway."),
 )
+# For `mxgw demo`, whose gateway accepts one key and knows no operators. Operators log in instead.
+@click.option("--api-key-file", type=_FILE, hidden=True)
 @click.option("--user", default="", metavar="NAME", help="Name to log in with; the password is asked for in the app.")
 @click.option("--ca", type=_FILE, envvar="MXGWCLI_CA", metavar="FILE", help="PEM file of the CA to trust: TLS.")
 @click.option("--cert", type=_FILE, envvar="MXGWCLI_CERT", metavar="FILE", help="Client certificate (PEM).")
@@ -61,6 +65,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--theme", type=click.Choice(["dark", "light"]), default="dark", show_default=True, help="Colours.")
 def dashboard(
     target: str,
+    api_key_file: Path | None,
     user: str,
     ca: Path | None,
     cert: Path | None,
@@ -87,13 +92,16 @@ def dashboard(
     if serve and record is not None:
         raise click.UsageError("--serve and --record do not go together: each open page would write the same file.")
     _needs("textual", "dashboard")
-    options = Options(target, user, ca, cert, key, interval_s, record, replay, theme, alarm_rows)
+    options = Options(target, user, ca, cert, key, interval_s, record, replay, theme, alarm_rows, api_key_file)
     if serve:
         _needs("textual_serve", "dashboard-web")
         from mxgw_dashboard_tui.web import WebServer
 
         asyncio.run(WebServer(_command_of(options), port, "mxgw dashboard").run(click.echo))
         return
+    # A page of a browser sets the variable, and has pipes instead of a terminal.
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.ClickException("this needs a terminal to show itself on; --serve shows it in a browser instead")
     from mxgw_dashboard_tui.tui.run import run
 
     run(options)
@@ -101,8 +109,10 @@ def dashboard(
 
 def _needs(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
-        package = module.replace("_", "-")
-        raise click.ClickException(f"this needs {package}, which is not installed: pip install 'mxgw[{extra}]'")
+        from mxgw_core.api import quoted
+
+        install = quoted(("pip", "install", f"mxgw[{extra}]"))
+        raise click.ClickException(f"this needs {module.replace('_', '-')}, which is not installed: {install}")
 
 
 def _command_of(options: Options) -> str:
@@ -117,6 +127,7 @@ def _command_of(options: Options) -> str:
         ("--replay", options.replay),
         ("--theme", options.theme),
         ("--alarm-rows", options.alarm_rows),
+        ("--api-key-file", options.api_key_file),
     ):
         if value:
             command += [name, str(value)]

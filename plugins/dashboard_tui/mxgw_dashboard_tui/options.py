@@ -20,3 +20,5 @@ class Options:
     replay: Path | None
     theme: str
     alarm_rows: int = 1000
+    # Of a gateway that accepts one key and knows no operators, as that of `mxgw demo` does.
+    api_key_file: Path | None = None

@@ -29,7 +29,7 @@ _DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 class Endpoint:
     """Answers requests with the metrics that `collect` returns, in the format that the client prefers."""
 
-    def __init__(self, collect: Callable[[], Sequence[Metric]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, collect: Callable[[], Sequence[Metric]], clock: Callable[[], float] = time.perf_counter) -> None:
         self._collect = collect
         self._clock = clock
         self._process = ProcessCollector(registry=None)

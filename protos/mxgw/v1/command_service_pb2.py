@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from mxgw.v1 import commands_pb2 as mxgw_dot_v1_dot_commands__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/command_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mxgw/v1/commands.proto\"\x88\x01\n\rInvokeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x12.mxgw.v1.MxCommand\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\"1\n\x0eInvokeResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReply\"q\n\rBrowseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x15\n\rname_contains\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"M\n\x0e\x42rowseResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x86\x01\n\x0e\x43ommandService\x12\x39\n\x06Invoke\x12\x16.mxgw.v1.InvokeRequest\x1a\x17.mxgw.v1.InvokeResponse\x12\x39\n\x06\x42rowse\x12\x16.mxgw.v1.BrowseRequest\x1a\x17.mxgw.v1.BrowseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/command_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mxgw/v1/commands.proto\"\x88\x01\n\rInvokeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x12.mxgw.v1.MxCommand\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\"1\n\x0eInvokeResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReply\"\x8b\x01\n\rBrowseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x15\n\rname_contains\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x18\n\x10include_metadata\x18\x06 \x01(\x08\"M\n\x0e\x42rowseResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x86\x01\n\x0e\x43ommandService\x12\x39\n\x06Invoke\x12\x16.mxgw.v1.InvokeRequest\x1a\x17.mxgw.v1.InvokeResponse\x12\x39\n\x06\x42rowse\x12\x16.mxgw.v1.BrowseRequest\x1a\x17.mxgw.v1.BrowseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOKEREQUEST']._serialized_end=235
   _globals['_INVOKERESPONSE']._serialized_start=237
   _globals['_INVOKERESPONSE']._serialized_end=286
-  _globals['_BROWSEREQUEST']._serialized_start=288
-  _globals['_BROWSEREQUEST']._serialized_end=401
-  _globals['_BROWSERESPONSE']._serialized_start=403
-  _globals['_BROWSERESPONSE']._serialized_end=480
-  _globals['_COMMANDSERVICE']._serialized_start=483
-  _globals['_COMMANDSERVICE']._serialized_end=617
+  _globals['_BROWSEREQUEST']._serialized_start=289
+  _globals['_BROWSEREQUEST']._serialized_end=428
+  _globals['_BROWSERESPONSE']._serialized_start=430
+  _globals['_BROWSERESPONSE']._serialized_end=507
+  _globals['_COMMANDSERVICE']._serialized_start=510
+  _globals['_COMMANDSERVICE']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,7 @@ class BrowseRequest(_message.Message):
     NAME_CONTAINS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_METADATA_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     parent: _builtins.str
     """`BrowseNode.path` of the node to look below; empty for the root. For a caller that is limited to certain items,
@@ -96,8 +97,10 @@ class BrowseRequest(_message.Message):
     name_contains: _builtins.str
     """Only names with this text in them, without regard to case; empty for all."""
     page_size: _builtins.int
-    """0 for the default of 500; at most 5000."""
+    """0 for the default of 500; at most 5000, with metadata 500."""
     page_token: _builtins.str
+    include_metadata: _builtins.bool
+    """Fill in BrowseNode.metadata: what GetItemMetadata says about the references of the page."""
     def __init__(
         self,
         *,
@@ -106,10 +109,11 @@ class BrowseRequest(_message.Message):
         name_contains: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_metadata: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name_contains", b"name_contains", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_metadata", b"include_metadata", "name_contains", b"name_contains", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

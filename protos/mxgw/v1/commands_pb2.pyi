@@ -80,6 +80,7 @@ class MxCommand(_message.Message):
     UNSUBSCRIBE_BULK_FIELD_NUMBER: _builtins.int
     WRITE_BULK_FIELD_NUMBER: _builtins.int
     READ_BULK_FIELD_NUMBER: _builtins.int
+    GET_ITEM_METADATA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___RegisterCommand: ...
     @_builtins.property
@@ -124,6 +125,8 @@ class MxCommand(_message.Message):
     def write_bulk(self) -> Global___WriteBulkCommand: ...
     @_builtins.property
     def read_bulk(self) -> Global___ReadBulkCommand: ...
+    @_builtins.property
+    def get_item_metadata(self) -> Global___GetItemMetadataCommand: ...
     def __init__(
         self,
         *,
@@ -149,12 +152,13 @@ class MxCommand(_message.Message):
         unsubscribe_bulk: Global___UnsubscribeBulkCommand | None = ...,
         write_bulk: Global___WriteBulkCommand | None = ...,
         read_bulk: Global___ReadBulkCommand | None = ...,
+        get_item_metadata: Global___GetItemMetadataCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "add_buffered_item", b"add_buffered_item", "add_item", b"add_item", "add_item2", b"add_item2", "advise", b"advise", "advise_supervisory", b"advise_supervisory", "archestra_user_to_id", b"archestra_user_to_id", "authenticate_user", b"authenticate_user", "command", b"command", "read_bulk", b"read_bulk", "register", b"register", "remove_item", b"remove_item", "set_buffered_update_interval", b"set_buffered_update_interval", "subscribe_bulk", b"subscribe_bulk", "suspend", b"suspend", "un_advise", b"un_advise", "unregister", b"unregister", "unsubscribe_bulk", b"unsubscribe_bulk", "write", b"write", "write2", b"write2", "write_bulk", b"write_bulk", "write_secured", b"write_secured", "write_secured2", b"write_secured2"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "add_buffered_item", b"add_buffered_item", "add_item", b"add_item", "add_item2", b"add_item2", "advise", b"advise", "advise_supervisory", b"advise_supervisory", "archestra_user_to_id", b"archestra_user_to_id", "authenticate_user", b"authenticate_user", "command", b"command", "get_item_metadata", b"get_item_metadata", "read_bulk", b"read_bulk", "register", b"register", "remove_item", b"remove_item", "set_buffered_update_interval", b"set_buffered_update_interval", "subscribe_bulk", b"subscribe_bulk", "suspend", b"suspend", "un_advise", b"un_advise", "unregister", b"unregister", "unsubscribe_bulk", b"unsubscribe_bulk", "write", b"write", "write2", b"write2", "write_bulk", b"write_bulk", "write_secured", b"write_secured", "write_secured2", b"write_secured2"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "add_buffered_item", b"add_buffered_item", "add_item", b"add_item", "add_item2", b"add_item2", "advise", b"advise", "advise_supervisory", b"advise_supervisory", "archestra_user_to_id", b"archestra_user_to_id", "authenticate_user", b"authenticate_user", "command", b"command", "read_bulk", b"read_bulk", "register", b"register", "remove_item", b"remove_item", "set_buffered_update_interval", b"set_buffered_update_interval", "subscribe_bulk", b"subscribe_bulk", "suspend", b"suspend", "un_advise", b"un_advise", "unregister", b"unregister", "unsubscribe_bulk", b"unsubscribe_bulk", "write", b"write", "write2", b"write2", "write_bulk", b"write_bulk", "write_secured", b"write_secured", "write_secured2", b"write_secured2"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "add_buffered_item", b"add_buffered_item", "add_item", b"add_item", "add_item2", b"add_item2", "advise", b"advise", "advise_supervisory", b"advise_supervisory", "archestra_user_to_id", b"archestra_user_to_id", "authenticate_user", b"authenticate_user", "command", b"command", "get_item_metadata", b"get_item_metadata", "read_bulk", b"read_bulk", "register", b"register", "remove_item", b"remove_item", "set_buffered_update_interval", b"set_buffered_update_interval", "subscribe_bulk", b"subscribe_bulk", "suspend", b"suspend", "un_advise", b"un_advise", "unregister", b"unregister", "unsubscribe_bulk", b"unsubscribe_bulk", "write", b"write", "write2", b"write2", "write_bulk", b"write_bulk", "write_secured", b"write_secured", "write_secured2", b"write_secured2"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["register", "unregister", "add_item", "add_item2", "remove_item", "advise", "advise_supervisory", "un_advise", "write", "write2", "write_secured", "write_secured2", "authenticate_user", "archestra_user_to_id", "suspend", "activate", "add_buffered_item", "set_buffered_update_interval", "subscribe_bulk", "unsubscribe_bulk", "write_bulk", "read_bulk"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["register", "unregister", "add_item", "add_item2", "remove_item", "advise", "advise_supervisory", "un_advise", "write", "write2", "write_secured", "write_secured2", "authenticate_user", "archestra_user_to_id", "suspend", "activate", "add_buffered_item", "set_buffered_update_interval", "subscribe_bulk", "unsubscribe_bulk", "write_bulk", "read_bulk", "get_item_metadata"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -210,17 +214,21 @@ class AddItemCommand(_message.Message):
 
     SERVER_HANDLE_FIELD_NUMBER: _builtins.int
     ITEM_DEFINITION_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_definition: _builtins.str
+    @_builtins.property
+    def options(self) -> Global___ItemOptions: ...
     def __init__(
         self,
         *,
         server_handle: _builtins.int = ...,
         item_definition: _builtins.str = ...,
+        options: Global___ItemOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_definition", b"item_definition", "server_handle", b"server_handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_definition", b"item_definition", "options", b"options", "server_handle", b"server_handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,23 +243,65 @@ class AddItem2Command(_message.Message):
     SERVER_HANDLE_FIELD_NUMBER: _builtins.int
     ITEM_DEFINITION_FIELD_NUMBER: _builtins.int
     ITEM_CONTEXT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_definition: _builtins.str
     item_context: _builtins.str
+    @_builtins.property
+    def options(self) -> Global___ItemOptions: ...
     def __init__(
         self,
         *,
         server_handle: _builtins.int = ...,
         item_definition: _builtins.str = ...,
         item_context: _builtins.str = ...,
+        options: Global___ItemOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition", "server_handle", b"server_handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition", "options", b"options", "server_handle", b"server_handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddItem2Command: _TypeAlias = AddItem2Command  # noqa: Y015
+
+@_typing.final
+class ItemOptions(_message.Message):
+    """How a source reports an item. MXAccess has no such options: a backend that cannot do what is asked adds no item, and
+    answers E_NOTIMPL (ITEM_OPTIONS_NOT_SUPPORTED) with a text. Whether a source can do it for this item shows only when the
+    item is advised: a refusal then is the status of a data change, like a wrong name. What is not set is as the backend's
+    own options have it. An adopted worker keeps the options, and snapshots are of what was reported under them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABSOLUTE_DEADBAND_FIELD_NUMBER: _builtins.int
+    PERCENT_DEADBAND_FIELD_NUMBER: _builtins.int
+    SAMPLING_INTERVAL_FIELD_NUMBER: _builtins.int
+    absolute_deadband: _builtins.float
+    """In the item's own unit; 0 or more."""
+    percent_deadband: _builtins.float
+    """In percent of the item's range (`ItemMetadata.range`), 0 to 100."""
+    @_builtins.property
+    def sampling_interval(self) -> _duration_pb2.Duration:
+        """How often the source looks at the value: 0 as fast as it can, at most one hour. It may choose another interval."""
+
+    def __init__(
+        self,
+        *,
+        absolute_deadband: _builtins.float = ...,
+        percent_deadband: _builtins.float = ...,
+        sampling_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absolute_deadband", b"absolute_deadband", "deadband", b"deadband", "percent_deadband", b"percent_deadband", "sampling_interval", b"sampling_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absolute_deadband", b"absolute_deadband", "deadband", b"deadband", "percent_deadband", b"percent_deadband", "sampling_interval", b"sampling_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_deadband: _TypeAlias = _typing.Literal["absolute_deadband", "percent_deadband"]  # noqa: Y015
+    _WhichOneofArgType_deadband: _TypeAlias = _typing.Literal["deadband", b"deadband"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_deadband) -> _WhichOneofReturnType_deadband | None: ...
+
+Global___ItemOptions: _TypeAlias = ItemOptions  # noqa: Y015
 
 @_typing.final
 class RemoveItemCommand(_message.Message):
@@ -609,19 +659,23 @@ class AddBufferedItemCommand(_message.Message):
     SERVER_HANDLE_FIELD_NUMBER: _builtins.int
     ITEM_DEFINITION_FIELD_NUMBER: _builtins.int
     ITEM_CONTEXT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_definition: _builtins.str
     item_context: _builtins.str
+    @_builtins.property
+    def options(self) -> Global___ItemOptions: ...
     def __init__(
         self,
         *,
         server_handle: _builtins.int = ...,
         item_definition: _builtins.str = ...,
         item_context: _builtins.str = ...,
+        options: Global___ItemOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition", "server_handle", b"server_handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition", "options", b"options", "server_handle", b"server_handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,18 +714,24 @@ class ItemReference(_message.Message):
 
     ITEM_DEFINITION_FIELD_NUMBER: _builtins.int
     ITEM_CONTEXT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     item_definition: _builtins.str
     item_context: _builtins.str
     """Empty for AddItem, else AddItem2."""
+    @_builtins.property
+    def options(self) -> Global___ItemOptions:
+        """SubscribeBulk only; the other calls refuse an input that has them (E_INVALIDARG)."""
+
     def __init__(
         self,
         *,
         item_definition: _builtins.str = ...,
         item_context: _builtins.str = ...,
+        options: Global___ItemOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_context", b"item_context", "item_definition", b"item_definition", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -827,6 +887,30 @@ class ReadBulkCommand(_message.Message):
 Global___ReadBulkCommand: _TypeAlias = ReadBulkCommand  # noqa: Y015
 
 @_typing.final
+class GetItemMetadataCommand(_message.Message):
+    """What the source says about every reference, in order. No item is added, and no value is read. A backend whose source
+    describes nothing answers each with METADATA_NOT_SUPPORTED.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemReference]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ItemReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetItemMetadataCommand: _TypeAlias = GetItemMetadataCommand  # noqa: Y015
+
+@_typing.final
 class MxReply(_message.Message):
     """The outcome of one command as MXAccess gave it."""
 
@@ -954,6 +1038,7 @@ class BulkItemResult(_message.Message):
     WAS_CACHED_FIELD_NUMBER: _builtins.int
     WRITE_FIELD_NUMBER: _builtins.int
     ITEM_SERIAL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     item_handle: _builtins.int
     """The handle that was added, used or removed; 0 when there is none."""
     hresult: _builtins.int
@@ -974,6 +1059,10 @@ class BulkItemResult(_message.Message):
     def write(self) -> Global___WriteResult:
         """WriteBulk."""
 
+    @_builtins.property
+    def metadata(self) -> Global___ItemMetadata:
+        """GetItemMetadata."""
+
     def __init__(
         self,
         *,
@@ -986,14 +1075,182 @@ class BulkItemResult(_message.Message):
         was_cached: _builtins.bool = ...,
         write: Global___WriteResult | None = ...,
         item_serial: _builtins.int = ...,
+        metadata: Global___ItemMetadata | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "write", b"write"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "value", b"value", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hresult", b"hresult", "item_handle", b"item_handle", "item_serial", b"item_serial", "message", b"message", "reason", b"reason", "statuses", b"statuses", "value", b"value", "was_cached", b"was_cached", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hresult", b"hresult", "item_handle", b"item_handle", "item_serial", b"item_serial", "message", b"message", "metadata", b"metadata", "reason", b"reason", "statuses", b"statuses", "value", b"value", "was_cached", b"was_cached", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BulkItemResult: _TypeAlias = BulkItemResult  # noqa: Y015
+
+@_typing.final
+class ItemMetadata(_message.Message):
+    """What a source says about one item. What it does not say is not set: nothing here is guessed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    SOURCE_DATA_TYPE_FIELD_NUMBER: _builtins.int
+    IS_ARRAY_FIELD_NUMBER: _builtins.int
+    ARRAY_DIMENSIONS_FIELD_NUMBER: _builtins.int
+    READABLE_FIELD_NUMBER: _builtins.int
+    WRITEABLE_FIELD_NUMBER: _builtins.int
+    SECURITY_CLASSIFICATION_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ENGINEERING_UNITS_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    INSTRUMENT_RANGE_FIELD_NUMBER: _builtins.int
+    ENUMERATION_FIELD_NUMBER: _builtins.int
+    MINIMUM_SAMPLING_INTERVAL_FIELD_NUMBER: _builtins.int
+    data_type: _values_pb2.MxDataType.ValueType
+    """Set when MXAccess has such a type."""
+    source_data_type: _builtins.str
+    """What the source calls the type, for example UInt16, or the name of an enumeration of its own."""
+    is_array: _builtins.bool
+    readable: _builtins.bool
+    """Whether the user of the session may read and write the value."""
+    writeable: _builtins.bool
+    security_classification: _values_pb2.MxSecurityClassification.ValueType
+    display_name: _builtins.str
+    description: _builtins.str
+    @_builtins.property
+    def array_dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths of the dimensions, outermost first; 0 for one that may have any length. Empty for a scalar, and when the
+        source does not say how many there are.
+        """
+
+    @_builtins.property
+    def engineering_units(self) -> Global___EngineeringUnits: ...
+    @_builtins.property
+    def range(self) -> Global___ValueRange:
+        """The range in which the value lies in normal operation (OPC UA: EURange)."""
+
+    @_builtins.property
+    def instrument_range(self) -> Global___ValueRange:
+        """The range that the instrument can measure or set (OPC UA: InstrumentRange)."""
+
+    @_builtins.property
+    def enumeration(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnumerationName]:
+        """The names of the values of an enumeration, at most 1,000."""
+
+    @_builtins.property
+    def minimum_sampling_interval(self) -> _duration_pb2.Duration:
+        """The source looks at the value at most this often; 0 when it reports each change by itself."""
+
+    def __init__(
+        self,
+        *,
+        data_type: _values_pb2.MxDataType.ValueType = ...,
+        source_data_type: _builtins.str = ...,
+        is_array: _builtins.bool | None = ...,
+        array_dimensions: _abc.Iterable[_builtins.int] | None = ...,
+        readable: _builtins.bool | None = ...,
+        writeable: _builtins.bool | None = ...,
+        security_classification: _values_pb2.MxSecurityClassification.ValueType = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        engineering_units: Global___EngineeringUnits | None = ...,
+        range: Global___ValueRange | None = ...,
+        instrument_range: Global___ValueRange | None = ...,
+        enumeration: _abc.Iterable[Global___EnumerationName] | None = ...,
+        minimum_sampling_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_array", b"_is_array", "_readable", b"_readable", "_writeable", b"_writeable", "engineering_units", b"engineering_units", "instrument_range", b"instrument_range", "is_array", b"is_array", "minimum_sampling_interval", b"minimum_sampling_interval", "range", b"range", "readable", b"readable", "writeable", b"writeable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_array", b"_is_array", "_readable", b"_readable", "_writeable", b"_writeable", "array_dimensions", b"array_dimensions", "data_type", b"data_type", "description", b"description", "display_name", b"display_name", "engineering_units", b"engineering_units", "enumeration", b"enumeration", "instrument_range", b"instrument_range", "is_array", b"is_array", "minimum_sampling_interval", b"minimum_sampling_interval", "range", b"range", "readable", b"readable", "security_classification", b"security_classification", "source_data_type", b"source_data_type", "writeable", b"writeable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_array: _TypeAlias = _typing.Literal["is_array"]  # noqa: Y015
+    _WhichOneofArgType__is_array: _TypeAlias = _typing.Literal["_is_array", b"_is_array"]  # noqa: Y015
+    _WhichOneofReturnType__readable: _TypeAlias = _typing.Literal["readable"]  # noqa: Y015
+    _WhichOneofArgType__readable: _TypeAlias = _typing.Literal["_readable", b"_readable"]  # noqa: Y015
+    _WhichOneofReturnType__writeable: _TypeAlias = _typing.Literal["writeable"]  # noqa: Y015
+    _WhichOneofArgType__writeable: _TypeAlias = _typing.Literal["_writeable", b"_writeable"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_array) -> _WhichOneofReturnType__is_array | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readable) -> _WhichOneofReturnType__readable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__writeable) -> _WhichOneofReturnType__writeable | None: ...
+
+Global___ItemMetadata: _TypeAlias = ItemMetadata  # noqa: Y015
+
+@_typing.final
+class EngineeringUnits(_message.Message):
+    """The unit of a value. The number and the URI name it in a list of units, for example that of UN/CEFACT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    NAMESPACE_URI_FIELD_NUMBER: _builtins.int
+    UNIT_ID_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """For example "°C"."""
+    description: _builtins.str
+    namespace_uri: _builtins.str
+    unit_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        description: _builtins.str = ...,
+        namespace_uri: _builtins.str = ...,
+        unit_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "namespace_uri", b"namespace_uri", "symbol", b"symbol", "unit_id", b"unit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineeringUnits: _TypeAlias = EngineeringUnits  # noqa: Y015
+
+@_typing.final
+class ValueRange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueRange: _TypeAlias = ValueRange  # noqa: Y015
+
+@_typing.final
+class EnumerationName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    value: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        value: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnumerationName: _TypeAlias = EnumerationName  # noqa: Y015
 
 @_typing.final
 class BrowseNode(_message.Message):
@@ -1011,6 +1268,7 @@ class BrowseNode(_message.Message):
     SECURITY_CLASSIFICATION_FIELD_NUMBER: _builtins.int
     HAS_CHILDREN_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name within its parent."""
     path: _builtins.str
@@ -1024,6 +1282,10 @@ class BrowseNode(_message.Message):
     security_classification: _values_pb2.MxSecurityClassification.ValueType
     has_children: _builtins.bool
     description: _builtins.str
+    @_builtins.property
+    def metadata(self) -> Global___ItemMetadata:
+        """Set for nodes with a reference when BrowseRequest.include_metadata is true and the backend knows any."""
+
     def __init__(
         self,
         *,
@@ -1037,10 +1299,11 @@ class BrowseNode(_message.Message):
         security_classification: _values_pb2.MxSecurityClassification.ValueType = ...,
         has_children: _builtins.bool = ...,
         description: _builtins.str = ...,
+        metadata: Global___ItemMetadata | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "description", b"description", "has_children", b"has_children", "is_array", b"is_array", "kind", b"kind", "name", b"name", "path", b"path", "reference", b"reference", "security_classification", b"security_classification", "writeable", b"writeable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "description", b"description", "has_children", b"has_children", "is_array", b"is_array", "kind", b"kind", "metadata", b"metadata", "name", b"name", "path", b"path", "reference", b"reference", "security_classification", b"security_classification", "writeable", b"writeable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

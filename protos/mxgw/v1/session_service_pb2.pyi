@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mxgw.v1 import commands_pb2 as _commands_pb2
 from mxgw.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
@@ -443,6 +444,7 @@ class ItemState(_message.Message):
     LAST_VALUE_FIELD_NUMBER: _builtins.int
     WRITES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     ITEM_SERIAL_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_handle: _builtins.int
     item_definition: _builtins.str
@@ -459,6 +461,10 @@ class ItemState(_message.Message):
     def last_value(self) -> _events_pb2.DataChange:
         """The last data change, only when values were asked for."""
 
+    @_builtins.property
+    def options(self) -> _commands_pb2.ItemOptions:
+        """The options that the item was added with; absent when there were none."""
+
     def __init__(
         self,
         *,
@@ -473,10 +479,11 @@ class ItemState(_message.Message):
         last_value: _events_pb2.DataChange | None = ...,
         writes_in_flight: _builtins.int = ...,
         item_serial: _builtins.int = ...,
+        options: _commands_pb2.ItemOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_value", b"last_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_value", b"last_value", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "buffered", b"buffered", "item_context", b"item_context", "item_definition", b"item_definition", "item_handle", b"item_handle", "item_serial", b"item_serial", "last_sequence", b"last_sequence", "last_value", b"last_value", "server_handle", b"server_handle", "suspended", b"suspended", "writes_in_flight", b"writes_in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "buffered", b"buffered", "item_context", b"item_context", "item_definition", b"item_definition", "item_handle", b"item_handle", "item_serial", b"item_serial", "last_sequence", b"last_sequence", "last_value", b"last_value", "options", b"options", "server_handle", b"server_handle", "suspended", b"suspended", "writes_in_flight", b"writes_in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

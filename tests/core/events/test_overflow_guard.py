@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,10 +29,12 @@ from mxgw_core.api.events import (
     SelectEvents,
     Tolerate,
 )
+from mxgw_core.events import policy_guard
 from mxgw_core.events.counts import OVERFLOW, POLICY_ERRORS
 from mxgw_core.events.sources import Gathering
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.plugins.blame import DELAYS
 from mxgw_core.plugins.watching import CallWatch
 
 THREE = QueueLimits(3, 0, 0.0)
@@ -289,6 +292,29 @@ def test_what_a_policy_takes_from_the_clock_is_measured_at_every_question() -> N
         ends.append(subscriber.end_error is not None)
 
     assert ends == [False, False, True]
+
+
+def test_where_waits_are_not_counted_a_policy_is_given_up_after_a_few_delays_in_succession(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(policy_guard, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(policy_guard, "exact_thread_use", lambda: (0.0, None, 0))
+    delays = [0.03] * (DELAYS - 1)
+    takes_s = iter([*delays, 0.000_9, *delays, 0.03])
+
+    def take() -> None:
+        now[0] += next(takes_s)
+
+    pump = RecordingPump()
+    subscriber = attach(pump, Doing(take))
+    ends = []
+    for _ in range(2 * DELAYS):
+        pump.happen(1, 2, 3, 4)
+        ends.append(subscriber.end_error is not None)
+
+    assert ends == [False] * (2 * DELAYS - 1) + [True]
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
 
 
 class Nameless:

@@ -65,6 +65,7 @@ from mxgw_core.observing import Observing
 from mxgw_core.plugin_gateway import PluginGateway, _operator
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState
 from mxgw_core.plugins.answers import ANSWERS, WrongAnswer
+from mxgw_core.plugins.blame import DELAYS
 from mxgw_core.plugins.calls import CallFailed, Owner, running
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.plugins.objects import (
@@ -281,7 +282,7 @@ def test_a_hook_that_takes_long_is_counted_and_logged_once_in_an_episode(
     world: World, caplog: pytest.LogCaptureFixture, hook: str
 ) -> None:
     calls, now = world.host.calls, SimpleNamespace(wall=100.0, cpu=0.0, waits=0)
-    calls.clock, calls.use = (lambda: now.wall), (lambda: (now.cpu, now.waits))
+    calls.clock, calls.use = (lambda: now.wall), (lambda: (now.cpu, now.waits, 0))
 
     def sleeps(seconds: float = 2.0) -> None:
         now.wall += seconds
@@ -305,6 +306,26 @@ def test_a_hook_that_takes_long_is_counted_and_logged_once_in_an_episode(
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(lines) == (0 if may_block else 2)
     assert all(f"plugin evil (dist-evil 1.0): {hook} took 2000 ms" in line for line in lines)
+
+
+def test_where_waits_are_not_counted_a_few_long_calls_in_succession_are_slow(world: World) -> None:
+    calls, now = world.host.calls, SimpleNamespace(wall=100.0, cpu=0.0)
+    calls.clock, calls.use, calls.step_s = (lambda: now.wall), (lambda: (now.cpu, None, 0)), 0.016
+
+    def ask(wall_s: float, cpu_s: float = 0.0) -> int:
+        def way() -> None:
+            now.wall, now.cpu = now.wall + wall_s, now.cpu + cpu_s
+
+        world.evil.way = way
+        world.host.ask("mxgw_session_opened", session=SESSION)
+        return calls.tallies["evil", "mxgw_session_opened"].slow
+
+    assert [ask(0.2) for _ in range(DELAYS + 1)] == [0] * (DELAYS - 1) + [1, 2]
+    assert ask(0.01) == 2
+    assert [ask(0.2) for _ in range(DELAYS - 1)] == [2] * (DELAYS - 1)
+    assert ask(0.2, cpu_s=0.11) == 3, "a call in between, which may have used less than 0.1 s, counts as one more delay"
+    assert ask(0.01) == 3
+    assert ask(0.2, cpu_s=0.12) == 4
 
 
 def test_a_call_that_hangs_is_named_while_it_hangs_and_ends_a_process_that_starts(

@@ -458,15 +458,17 @@ def test_a_plugin_s_relative_paths_count_from_the_data_directory(install: Instal
     host = PluginHost.load(with_data_dir("/data", inner=inner))
 
     ((applied,),) = [answer.value.enter_result for answer in host.ask("mxgw_gateway_context", gateway=None)]
-    assert applied.file == Path("/data/by-default")
+    data = Path("/data").absolute()  # with the drive on Windows
+
+    assert applied.file == data / "by-default"
     assert "file" not in applied.model_fields_set
-    assert applied.inner.ca == Path("/data/tls/ca.pem")
-    assert applied.inner.more == (Path("/data/a"), Path("/b"))
-    assert applied.inner.named == {"x": Path("/data/c")}
+    assert applied.inner.ca == data / "tls/ca.pem"
+    assert applied.inner.more == (data / "a", data / "/b")
+    assert applied.inner.named == {"x": data / "c"}
 
 
 @pytest.mark.parametrize(
-    ("data_dir", "advice"), [("state", "write '{cwd}/keys' to leave it there"), (".", ""), ("sub", "write 'keys' to")]
+    ("data_dir", "advice"), [("state", "write '{keys}' to leave it there"), (".", ""), ("sub", "write 'keys' to")]
 )
 def test_files_where_a_relative_path_pointed_before_stop_the_start(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str, advice: str
@@ -482,7 +484,7 @@ def test_files_where_a_relative_path_pointed_before_stop_the_start(
     if not advice:
         PluginHost.load(with_data_dir(data_dir, file=given))
         return
-    with pytest.raises(SettingsError, match=rf"plugins\.paths\.file: .*{advice.format(cwd=site)}"):
+    with pytest.raises(SettingsError, match=rf"plugins\.paths\.file: .*{re.escape(advice.format(keys=site / 'keys'))}"):
         PluginHost.load(with_data_dir(data_dir, file=given))
     (site / data_dir / given).mkdir(parents=True)
     PluginHost.load(with_data_dir(data_dir, file=given))  # moved

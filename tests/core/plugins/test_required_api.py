@@ -88,7 +88,7 @@ def test_a_class_an_object_and_a_module_can_say_it(install: Install, value: str)
 
 
 def test_the_page_has_the_sentences_that_a_plugin_is_refused_with() -> None:
-    page = (ROOT / "docs" / "plugins" / "versions.md").read_text()
+    page = (ROOT / "docs" / "plugins" / "versions.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (it.*) \|$", page, re.MULTILINE)
 
     assert len(rows) == 4

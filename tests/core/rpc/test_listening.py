@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings, TlsSettings
 from mxgw_core.rpc.access import is_loopback, parse_peer
 from mxgw_core.rpc.listening import addresses_of, check_free, parse_address
+
+NEEDS_UNIX_SOCKETS = pytest.mark.skipif(sys.platform == "win32", reason="the gateway has no Unix sockets on Windows")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_not_loopback(host: str) -> None:
         ("[::1]:50051", "[::1]:50051", True),
         ("[::]:50051", "[::]:50051", False),
         ("gateway.example.org:443", "gateway.example.org:443", False),
-        ("unix:/run/mxgw/gateway.sock", "unix:/run/mxgw/gateway.sock", True),
+        pytest.param("unix:/run/mxgw/gateway.sock", "unix:/run/mxgw/gateway.sock", True, marks=NEEDS_UNIX_SOCKETS),
     ],
 )
 def test_addresses_are_understood(text: str, target: str, is_local: bool) -> None:
@@ -76,6 +79,12 @@ def test_addresses_are_understood(text: str, target: str, is_local: bool) -> Non
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(SettingsError, match=r"gateway\.listen"):
         parse_address(text)
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only Windows has none")
+def test_a_unix_socket_is_refused_on_windows_with_what_to_do_instead() -> None:
+    with pytest.raises(SettingsError, match=r"no Unix sockets on Windows: listen on a port of this machine"):
+        parse_address("unix:C:/mxgw/gateway.sock")
 
 
 # who may listen where
@@ -104,12 +113,15 @@ def test_beyond_this_machine_nobody_is_served_without_tls_unless_the_settings_in
 
 
 def test_one_open_address_among_local_ones_is_enough_to_refuse() -> None:
-    settings = Settings(gateway=GatewaySettings(listen=("127.0.0.1:1", "unix:/x", "0.0.0.0:1")))
+    settings = Settings(gateway=GatewaySettings(listen=("127.0.0.1:1", "[::1]:1", "0.0.0.0:1")))
     with pytest.raises(SettingsError, match=r"0\.0\.0\.0:1"):
         addresses_of(settings, authenticated=False)
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:50051", "[::1]:0", "unix:/run/mxgw.sock", "localhost:1"])
+@pytest.mark.parametrize(
+    "listen",
+    ["127.0.0.1:50051", "[::1]:0", "localhost:1", pytest.param("unix:/run/mxgw.sock", marks=NEEDS_UNIX_SOCKETS)],
+)
 def test_this_machine_needs_neither(listen: str) -> None:
     assert addresses_of(_settings(listen), authenticated=False)
 

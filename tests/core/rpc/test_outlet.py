@@ -544,7 +544,7 @@ async def test_the_next_page_is_asked_for_while_a_pace_holds_events_back() -> No
 
 async def test_a_heartbeat_comes_after_silence_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("mxgw_core.rpc.outlet.time.monotonic", lambda: now)
+    monkeypatch.setattr("mxgw_core.rpc.outlet.time.perf_counter", lambda: now)
 
     async def passed(seconds: float) -> None:
         nonlocal now
@@ -570,7 +570,7 @@ async def test_a_heartbeat_comes_after_silence_only(monkeypatch: pytest.MonkeyPa
 
 async def test_heartbeats_come_while_a_history_store_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("mxgw_core.rpc.outlet.time.monotonic", lambda: now)
+    monkeypatch.setattr("mxgw_core.rpc.outlet.time.perf_counter", lambda: now)
 
     async def older() -> AsyncGenerator[Piece, None]:
         await asyncio.Event().wait()
@@ -589,7 +589,7 @@ async def test_heartbeats_and_control_frames_are_sent_while_a_snapshot_is_fetche
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("mxgw_core.rpc.outlet.time.monotonic", lambda: now)
+    monkeypatch.setattr("mxgw_core.rpc.outlet.time.perf_counter", lambda: now)
 
     async with served(is_fast=True, heartbeat_s=10.0) as it:
         it.subscriber.want_snapshot()

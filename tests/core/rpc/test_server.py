@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -15,12 +14,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.certificates import Authority
 from support.clients import Client, client_of, refused
 from support.clock import advance
+from support.privacy import CURE, OTHERS, open_to_others
 from support.waiting import until
 
 from mxgw.v1 import session_service_pb2 as ss
@@ -400,7 +401,7 @@ async def _following(gateway: RunningGateway, session_id: str) -> subprocess.Pop
     assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
 
-    assert line == b"opened\n"
+    assert line.split() == [b"opened"]
 
     return process
 
@@ -424,7 +425,7 @@ async def test_a_client_that_stopped_existing_in_silence_is_found() -> None:
     async with running_gateway(LOOPBACK) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         process = await _following(gateway, session.session_id)
-        process.send_signal(signal.SIGSTOP)
+        psutil.Process(process.pid).suspend()
         try:
             await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
         finally:
@@ -438,9 +439,9 @@ async def test_a_client_that_stopped_existing_in_silence_is_found() -> None:
 
 async def test_a_private_key_that_others_may_read_stops_the_start(tmp_path: Path) -> None:
     settings = _tls(Authority(tmp_path, "authority"), tmp_path)
-    os.chmod(str(settings["tls.private_key"]), 0o644)  # noqa: PTH101  the test may block
+    open_to_others(Path(str(settings["tls.private_key"])))
     with pytest.raises(
-        SettingsError, match=r"tls\.private_key: .* other users may read it \(mode 0644\); run: chmod 600"
+        SettingsError, match=rf"tls\.private_key: .* other users may read it \({OTHERS}.*\); run: {CURE}"
     ):
         async with running_gateway(settings):
             pass
@@ -451,13 +452,13 @@ async def test_a_new_private_key_that_others_may_read_is_not_taken(
 ) -> None:
     authority = Authority(tmp_path, "authority")
     async with running_gateway(_tls(authority, tmp_path)) as gateway:
-        os.chmod(authority.issue("server").key, 0o604)  # noqa: PTH101  the test may block
+        open_to_others(authority.issue("server").key)
         trusting = grpc.ssl_channel_credentials(_read(authority.root))
         async with client_of(gateway.target, credentials=trusting) as client:
             assert await _answers(client) == "anonymous"
 
         assert "new TLS files are not used" in caplog.text
-        assert "other users may read it (mode 0604)" in caplog.text
+        assert f"other users may read it ({OTHERS}" in caplog.text
 
 
 async def test_a_status_that_a_stopped_caller_never_reads_does_not_keep_the_call() -> None:

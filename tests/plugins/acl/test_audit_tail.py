@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -19,6 +18,7 @@ from mxgw_acl.cli.keys import keys_group
 from mxgw_acl.settings import AclSettings
 from mxgw_core.api import AuditEntry
 from mxgw_core.api.errors import DependencyUnavailable
+from mxgw_core.api.files import lock_file
 
 
 @pytest.fixture
@@ -155,7 +155,8 @@ def test_what_a_full_disk_took_of_a_record_is_taken_back(path: Path, monkeypatch
 def test_what_is_taken_back_is_never_what_another_process_wrote_meanwhile(path: Path) -> None:
     audit = AuditLog(path)
     with path.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+        assert lock_file(other.fileno())
+
         writing = threading.Thread(target=audit.write, args=[AuditRecord("a", "ours", "done")])
         writing.start()
         other.write(b'{"half a record')

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from click.testing import CliRunner, Result
 from support.clients import refused
 from support.command_line import run_mxgw
 from support.keys import client_with, guarded_gateway
+from support.privacy import is_private
 from support.waiting import until
 
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
@@ -97,19 +97,21 @@ def test_a_key_lives_its_life_on_the_command_line(shell: Shell) -> None:
     assert "revoked" in shell.run("keys", "list").stdout
     assert "is revoked" in shell.run("keys", "rotate", key.key_id, code=1).stderr
 
-    audit = [json.loads(line) for line in (shell.folder / "var/acl/audit.jsonl").read_text().splitlines()]
+    audit = [
+        json.loads(line) for line in (shell.folder / "var/acl/audit.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
     assert [line["action"] for line in audit] == ["keys create", "keys rotate", "keys revoke"]
-    assert text not in (shell.folder / "var/acl/audit.jsonl").read_text()
+    assert text not in (shell.folder / "var/acl/audit.jsonl").read_text(encoding="utf-8")
 
 
 def test_a_key_goes_into_a_private_file_and_never_over_another(shell: Shell) -> None:
     done = shell.run("keys", "create", "hmi", "--out", "hmi.key")
     file = shell.folder / "hmi.key"
 
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert parse_key(file.read_text().strip()) is not None
-    assert file.read_text().strip() not in done.stdout + done.stderr
+    assert is_private(file)
+    assert parse_key(file.read_text(encoding="utf-8").strip()) is not None
+    assert file.read_text(encoding="utf-8").strip() not in done.stdout + done.stderr
     assert "such a file already" in shell.run("keys", "create", "hmi", "--out", "hmi.key", code=2).stderr
     assert len(json.loads(shell.run("keys", "list", "--json").stdout)) == 1
 
@@ -234,7 +236,7 @@ def test_help_leads_from_the_group_to_each_command(shell: Shell) -> None:
 
 def test_ending_the_logins_of_a_person_is_recorded(shell: Shell) -> None:
     assert "anna" in shell.run("operators", "logout", "anna").stdout
-    assert '"operators logout"' in (shell.folder / "var/acl/audit.jsonl").read_text()
+    assert '"operators logout"' in (shell.folder / "var/acl/audit.jsonl").read_text(encoding="utf-8")
 
 
 # TLS
@@ -256,7 +258,7 @@ def test_certificates_are_private_and_a_ca_is_used_again(shell: Shell) -> None:
     ca = (shell.folder / made["ca"]).read_bytes()
 
     for file in (shell.folder / "tls").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert is_private(file)
 
     again = _tls(shell, "--client", "hmi4")
 
@@ -334,11 +336,15 @@ def test_a_pattern_that_would_make_each_look_long_and_too_many_of_them_are_refus
 def test_keys_at_their_former_place_are_never_replaced_by_an_empty_database(shell: Shell) -> None:
     shell.run("keys", "create", "historian")
     settings = shell.folder / "settings.toml"
-    settings.write_text(settings.read_text() + f'[gateway]\ndata_dir = "{shell.folder}/elsewhere"\n')
+    settings.write_text(
+        settings.read_text(encoding="utf-8") + f"[gateway]\ndata_dir = '{shell.folder / 'elsewhere'}'\n"
+    )
 
     done = shell.run("keys", "list", code=2)
 
-    assert f"{shell.folder}/var/acl exists and {shell.folder}/elsewhere/acl does not" in done.stderr
+    before, now = shell.folder / "var" / "acl", shell.folder / "elsewhere" / "acl"
+
+    assert f"{before} exists and {now} does not" in done.stderr
     assert not (shell.folder / "elsewhere").exists()
 
     (shell.folder / "elsewhere").mkdir()

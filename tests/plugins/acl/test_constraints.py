@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from support.clients import Client, refusal_of, refused, running_calls
 from support.keys import EVERYTHING, client_with, guarded_gateway
@@ -398,13 +397,13 @@ async def test_the_answer_of_a_call_that_took_long_is_withheld_when_its_key_was_
             session_id = (await client.open()).session_id
             register = InvokeRequest(session_id=session_id, command=c.MxCommand(register=c.RegisterCommand()))
             (session,) = guarded.gateway.api.sessions()
-            os.kill(session.worker_pid, signal.SIGSTOP)
+            psutil.Process(session.worker_pid).suspend()
             browse = client.commands.Browse(BrowseRequest(session_id=session_id))
             command = client.commands.Invoke(register)
             await until(lambda: running_calls(guarded.gateway.api) == {"Browse": 1, "Invoke": 1})
             guarded.store.revoke(key.id, closes_sessions=False)
             assert (await refused(client.gateway.Ping(PingRequest()))).reason == "UNAUTHENTICATED"
-            os.kill(session.worker_pid, signal.SIGCONT)
+            psutil.Process(session.worker_pid).resume()
             refusals = [await refused(browse), await refused(command)]
 
     assert [refusal.reason for refusal in refusals] == ["REVOKED"] * 2
@@ -431,10 +430,12 @@ async def test_a_stream_that_nobody_reads_is_ended_all_the_same(tmp_path: Path) 
 
 async def test_a_key_that_expires_ends_its_streams(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path) as guarded:
-        _, text = guarded.issue(expires_at=time.time() + 1.5)
+        key, text = guarded.issue(expires_at=time.time() + 3600)
         async with client_with(guarded.target, text) as client:
             stream = client.stream((await client.open()).session_id)
             await stream.read()
+            change = "UPDATE keys SET expires_at = ? WHERE id = ?"  # it expires now, however long the opening took
+            guarded.store._connection.execute(change, (time.time(), key.id))
             refusal = await refused(stream)
 
             assert (refusal.reason, refusal.metadata["cause"]) == ("REVOKED", "expired")

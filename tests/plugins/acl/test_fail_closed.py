@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import stat
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +18,7 @@ import pytest
 from support.clients import refused
 from support.keys import client_with, guarded_gateway
 from support.plugins import InstallPlugin
+from support.privacy import CURE, is_private, open_to_others
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
@@ -28,6 +29,7 @@ from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.plugin import AclPlugin
 from mxgw_core.api import AccessRequest, AuthenticationRequest, Identity, Peer, hookimpl
 from mxgw_core.api.errors import MxgwError, PluginError, SettingsError, Unauthenticated
+from mxgw_core.api.files import make_directory, make_private
 from mxgw_core.testing import running_gateway
 
 BROKEN = RuntimeError("broken")
@@ -50,9 +52,9 @@ async def test_a_plugin_that_cannot_be_imported_stops_the_start(
 @pytest.mark.asyncio
 async def test_a_database_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     private = tmp_path / "acl"
-    private.mkdir(mode=0o700)
+    make_directory(private)
     (private / "keys.sqlite3").write_bytes(b"nothing like a database" * 100)
-    (private / "keys.sqlite3").chmod(0o600)
+    make_private(private / "keys.sqlite3")
     with pytest.raises(SettingsError, match="cannot be used"):
         async with guarded_gateway(tmp_path):
             pass
@@ -60,8 +62,9 @@ async def test_a_database_that_cannot_be_read_stops_the_start(tmp_path: Path) ->
 
 @pytest.mark.asyncio
 async def test_a_directory_that_is_open_to_others_stops_the_start(tmp_path: Path) -> None:
-    (tmp_path / "acl").mkdir(mode=0o755)
-    with pytest.raises(SettingsError, match="chmod 700"):
+    (tmp_path / "acl").mkdir()
+    open_to_others(tmp_path / "acl")
+    with pytest.raises(SettingsError, match=CURE):
         async with guarded_gateway(tmp_path):
             pass
 
@@ -261,7 +264,7 @@ def test_the_log_is_private_appended_to_and_begun_anew_after_a_rotation(
         audit.close()
 
     assert path.read_bytes().count(b"\n") == 2
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert is_private(path)
 
     audit = AuditLog(path)
     path.rename(tmp_path / "audit.jsonl.1")
@@ -269,20 +272,23 @@ def test_the_log_is_private_appended_to_and_begun_anew_after_a_rotation(
     audit.close()
 
     assert b"after" in path.read_bytes()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert is_private(path)
 
 
 def test_a_log_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "audit.jsonl").touch(mode=0o644)
-    (tmp_path / "audit.jsonl").chmod(0o644)
-    with pytest.raises(SettingsError, match="chmod 600"):
+    (tmp_path / "audit.jsonl").touch()
+    open_to_others(tmp_path / "audit.jsonl")
+    with pytest.raises(SettingsError, match=CURE):
         AuditLog(tmp_path / "audit.jsonl")
 
 
 @contextmanager
 def locked_elsewhere(path: Path) -> Iterator[None]:
     """Another process keeps the file locked while the block runs; for a minute at most, so that nothing hangs."""
-    code = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    code = (
+        "import os, sys; from mxgw_core.api.files import lock_file, open_private\n"
+        "assert lock_file(open_private(sys.argv[1], os.O_RDWR)); print(flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -314,13 +320,13 @@ async def test_a_log_that_a_stopped_process_keeps_locked_denies_and_does_not_fre
 
 def test_while_the_log_stays_locked_only_the_first_write_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, waits = itertools.count(), list[float]()
-    monkeypatch.setattr("mxgw_acl.audit_log.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mxgw_acl.audit_log.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr("mxgw_acl.audit_log.time.sleep", waits.append)
     path = tmp_path / "audit.jsonl"
     audit, record, counts = AuditLog(path, lock_wait_s=5), AuditRecord("a", "b", "c"), []
     with locked_elsewhere(path):
         for _ in range(3):
-            with pytest.raises(OSError, match=f"another process keeps {path} locked"):
+            with pytest.raises(OSError, match=re.escape(f"another process keeps {path} locked")):
                 audit.write(record)
             counts.append(len(waits))
     audit.write(record)
@@ -422,7 +428,7 @@ async def test_who_did_what_is_in_the_log_and_no_value_or_secret(
             "session closed",
         ]
 
-        everything = (guarded.directory / "audit.jsonl").read_text() + caplog.text
+        everything = (guarded.directory / "audit.jsonl").read_text(encoding="utf-8") + caplog.text
 
         assert "canary-value-4711" not in everything
         assert text not in everything

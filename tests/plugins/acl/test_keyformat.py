@@ -28,7 +28,7 @@ def test_a_key_is_one_word_that_a_scanner_finds() -> None:
 
     assert re.fullmatch(r"\w+", key.text())
     assert re.search(KEY_REGEX, f"export KEY='{key.text()}'")
-    assert f"`{KEY_REGEX}`" in PAGE.read_text()
+    assert f"`{KEY_REGEX}`" in PAGE.read_text(encoding="utf-8")
 
 
 def test_a_secret_has_256_bits_and_shows_in_no_repr() -> None:

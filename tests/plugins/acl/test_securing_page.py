@@ -12,7 +12,9 @@ from support.certificates import Authority
 from support.command_line import run_mxgw
 from support.repository import ROOT
 
-PAGE = (ROOT / "docs" / "securing.md").read_text()
+from mxgw_core.api.files import make_private
+
+PAGE = (ROOT / "docs" / "securing.md").read_text(encoding="utf-8")
 # What the page writes for the id of the key made first.
 _ID = "7Fq2k9XbLw3R"
 
@@ -36,11 +38,11 @@ def site(tmp_path: Path) -> Path:
     pair = authority.issue("gateway")
     there = {"plant-ca.pem": authority.root, "tls/server.pem": pair.certificate, "tls/server.key": pair.key}
     for named, file in there.items():
-        settings = settings.replace(f"/etc/mxgw/{named}", str(file))
-    (tmp_path / "settings.toml").write_text(settings)
+        settings = settings.replace(f"/etc/mxgw/{named}", file.as_posix())
+    (tmp_path / "settings.toml").write_text(settings, encoding="utf-8")
     secrets = tmp_path / ".secrets.toml"
     secrets.write_text('[plugins.acl.ldap]\nservice_password = "secret"\n')
-    secrets.chmod(0o600)
+    make_private(secrets)
     return tmp_path
 
 

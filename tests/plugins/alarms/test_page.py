@@ -35,7 +35,7 @@ def test_the_settings_are_those_of_the_plugin_with_their_defaults() -> None:
 
 def test_the_printed_settings_are_valid(tmp_path: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (tmp_path / "settings.toml").write_text("\n".join(blocks))
+    (tmp_path / "settings.toml").write_text("\n".join(blocks), encoding="utf-8")
     settings = load_settings(environ={}, directory=tmp_path).settings
 
     assert settings.plugins.enabled == ("alarms",)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.access import is_private
 from support.screens import WrittenSource, app_of, at_once, plant, row, snapshot, written
 from textual import events
 from textual.binding import Binding
@@ -341,15 +342,15 @@ async def test_export_writes_what_is_shown_as_json_lines_for_the_owner_only(
     async with shown(written()) as (_, pilot):
         await pilot.press("slash", *"line", "enter", "x")
         await settled(pilot)
-    mode, documents = exported(tmp_path)
+    is_for_its_owner_only, documents = exported(tmp_path)
 
-    assert mode == 0o600
+    assert is_for_its_owner_only
     assert [each["session"]["client_name"] for each in documents] == ["historian line 1", "mes batch"]
 
 
-def exported(directory: Path) -> tuple[int, list[Any]]:
+def exported(directory: Path) -> tuple[bool, list[Any]]:
     (file,) = directory.glob("mxgw-sessions-*.jsonl")
-    return file.stat().st_mode & 0o777, [json.loads(line) for line in file.read_text().splitlines()]
+    return is_private(file), [json.loads(line) for line in file.read_text().splitlines()]
 
 
 async def test_a_command_is_found_by_its_beginning_and_an_unknown_one_is_said() -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
+from support.access import is_private
 from support.repository import ROOT
 from support.screens import EPOCH_NS, SECOND_NS, Clock, row, snapshot
 
 from mxgw.convert import duration_from_seconds, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import AuditEntry, SessionInfo, SessionState
+from mxgw_dashboard_tui.command import dashboard
 from mxgw_dashboard_tui.service.audit import NewEntries
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
@@ -225,7 +228,7 @@ def test_what_was_recorded_is_played_back_as_it_was(tmp_path: Path) -> None:
 
     assert [at_s for at_s, _ in played] == [0.0, 1.0, 2.0]
     assert [message for _, message in played] == [snapshot(seconds) for seconds in range(3)]
-    assert (tmp_path / "r.jsonl").stat().st_mode & 0o777 == 0o600
+    assert is_private(tmp_path / "r.jsonl")
 
 
 def test_a_recording_that_was_cut_off_ends_where_it_is_whole(tmp_path: Path) -> None:
@@ -298,7 +301,7 @@ def test_lag_of_more_than_five_seconds_is_an_alarm() -> None:
 
 
 def test_the_page_has_every_setting_with_its_default() -> None:
-    page = (ROOT / "docs" / "dashboard.md").read_text()
+    page = (ROOT / "docs" / "dashboard.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.]+)\"?`? \|", page, re.MULTILINE))
 
     assert rows == {name: str(field.default) for name, field in DashboardSettings.model_fields.items()}
@@ -310,8 +313,27 @@ def test_the_pictures_of_the_page_are_of_the_app_as_it_is_and_load_nothing() -> 
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    page = (ROOT / "docs" / "dashboard.md").read_text()
+    page = (ROOT / "docs" / "dashboard.md").read_text("utf-8")
     for path, picture in module.pictures():
         assert path.read_text("utf-8") == picture, f"{path.name} is out of date; run: make docs"
         assert f"images/{path.name}" in page
         assert not re.findall(r"url\(.?http", picture)
+
+
+def test_without_a_terminal_the_command_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEXTUAL_DRIVER", raising=False)
+    result = CliRunner().invoke(dashboard, ["--connect", "127.0.0.1:1"])
+
+    assert (result.exit_code, "needs a terminal" in result.output) == (1, True)
+
+
+def test_a_key_is_sent_until_somebody_has_logged_in_and_again_afterwards() -> None:
+    credentials = Credentials(Clock(), "the-key")
+    sent = [credentials.metadata]
+    credentials.begin("token", 100.0)
+    sent.append(credentials.metadata)
+    credentials.forget()
+    sent.append(credentials.metadata)
+
+    assert [value for pairs in sent for _, value in pairs] == ["Bearer the-key", "Bearer token", "Bearer the-key"]
+    assert Credentials(Clock()).metadata == ()

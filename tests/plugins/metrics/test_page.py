@@ -20,10 +20,10 @@ from support.waiting import until
 from mxgw_core.config import load_settings
 from mxgw_metrics import MetricsSettings
 
-PAGE = (ROOT / "docs" / "monitoring.md").read_text()
+PAGE = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 FOLDER = ROOT / "docs" / "monitoring"
-DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text())
-RULES = (FOLDER / "alerts.yml").read_text()
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text(encoding="utf-8"))
+RULES = (FOLDER / "alerts.yml").read_text(encoding="utf-8")
 
 
 async def scrape_of_a_gateway_at_work() -> Scrape:
@@ -73,7 +73,7 @@ def labels_in(text: str) -> set[tuple[str, str]]:
 
 
 def test_dashboard_and_alerts_ask_for_nothing_that_is_not_exported(scrape: Scrape) -> None:
-    tests = (FOLDER / "alerts.test.yml").read_text()
+    tests = (FOLDER / "alerts.test.yml").read_text(encoding="utf-8")
     asked = {"grafana-dashboard.json": "\n".join(expressions()), "alerts.yml": RULES, "alerts.test.yml": tests}
     wrong = {f"{file}: {name}" for file, text in asked.items() for name in names_in(text) - scrape.names()}
     labels = {(name, label) for name in scrape.names() for own, _ in scrape.all(name) for label in own}
@@ -129,7 +129,7 @@ def test_each_alert_stands_on_the_page_and_no_other_does() -> None:
 
 
 def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    cases = (FOLDER / "alerts.test.yml").read_text().split("\n  - name: ")
+    cases = (FOLDER / "alerts.test.yml").read_text(encoding="utf-8").split("\n  - name: ")
     healthy, *faults = cases[1:]
     for alert in re.findall(r"^ +- alert: (\w+)$", RULES, re.MULTILINE):
         assert f"alertname: {alert}}}" in healthy
@@ -176,7 +176,7 @@ def test_the_settings_are_those_of_the_plugin_with_their_defaults() -> None:
 
 def test_the_printed_settings_are_valid(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (tmp_path / "settings.toml").write_text(block)
+    (tmp_path / "settings.toml").write_text(block, encoding="utf-8")
     settings = load_settings(environ={}, directory=tmp_path).settings
 
     assert "metrics" in settings.plugins.enabled

@@ -181,9 +181,14 @@ async def test_however_many_sessions_wait_none_ends_within_its_grace() -> None:
 
 async def test_who_opens_and_leaves_cannot_take_the_places_of_others(install_plugin: InstallPlugin) -> None:
     install_plugin("gate", Gate())
-    limits = {"limits.sessions": 4, "limits.sessions_per_owner": 2}
+    settings = {
+        "plugins.enabled": ["gate", "replay"],
+        "plugins.replay.detach_grace_seconds": 600,
+        "limits.sessions": 4,
+        "limits.sessions_per_owner": 2,
+    }
     async with (
-        running_gateway({"plugins.enabled": ["gate", "replay"], **limits}) as gateway,
+        running_gateway(settings) as gateway,
         client_of(gateway.target) as client,
     ):
 

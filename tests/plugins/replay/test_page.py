@@ -20,7 +20,7 @@ from mxgw_core.testing import running_gateway
 from mxgw_core.testing.checker import Promise
 from mxgw_replay import ReplaySettings
 
-PAGE = (ROOT / "docs" / "replay.md").read_text()
+PAGE = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
 
 
 def section(heading: str) -> str:
@@ -53,7 +53,7 @@ def test_the_printed_settings_are_valid(tmp_path: Path) -> None:
 
     assert len(blocks) == 2
 
-    (tmp_path / "settings.toml").write_text("\n".join(blocks))
+    (tmp_path / "settings.toml").write_text("\n".join(blocks), encoding="utf-8")
     settings = load_settings(environ={}, directory=tmp_path).settings
 
     assert settings.plugins.enabled == ("replay",)

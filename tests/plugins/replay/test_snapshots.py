@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, read_to_the_end, refused
@@ -334,13 +333,13 @@ async def test_a_filter_applies_to_snapshots_too(install_plugin: InstallPlugin) 
 async def test_a_worker_that_dies_while_its_snapshot_is_fetched_ends_the_stream_with_what_was_unread() -> None:
     async with loaded(5_000, 0, workers__heartbeat_interval_s=60.0) as (_, client, session, _):
         info = await client.sessions.GetWorkerInfo(GetWorkerInfoRequest(session_id=session.session_id))
-        os.kill(info.pid, signal.SIGSTOP)
+        psutil.Process(info.pid).suspend()
         start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=100))
         stream = client.stream(session.session_id, start, with_snapshot=True)
 
         assert (await stream.read()).HasField("opened")
 
-        os.kill(info.pid, signal.SIGKILL)
+        psutil.Process(info.pid).kill()
         frames, sequences, end = await read_to_the_end(stream)
 
         assert end.reason == "WORKER_EXITED"

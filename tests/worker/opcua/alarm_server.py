@@ -25,7 +25,13 @@ class Condition:
     acked: bool = True
     severity: int = 700
     comment: str = ""
+    enabled: bool = True
+    retain: bool | None = None  # None: as the standard says, while somebody has to look at the alarm
     event_id: bytes = b""
+
+    @property
+    def is_retained(self) -> bool:
+        return (self.active or not self.acked) if self.retain is None else self.retain
 
 
 class AlarmServer:
@@ -40,10 +46,25 @@ class AlarmServer:
         server.link_method(server.get_node(_O.AcknowledgeableConditionType_Acknowledge), self._acknowledge)
         server.link_method(server.get_node(_O.ConditionType_ConditionRefresh), self._refresh)
 
+    def reset(self) -> None:
+        """Forget all alarms without a word."""
+        self.conditions.clear()
+        self.refreshes, self.can_refresh = 0, True
+
     async def add(self, name: str, **state: Any) -> None:
         """Add an alarm without a word."""
         node = await self._server.nodes.objects.add_object(2, name)
         self.conditions[name] = Condition(name, node, **state)
+
+    async def expose(self, name: str, *, active: bool) -> None:
+        """Let clients read whether an alarm is active, without a word. Not all servers do."""
+        node = self.conditions[name].node
+        state = await node.add_variable(ua.NodeId(f"{name}.ActiveState", 2), ua.QualifiedName("ActiveState", 0), "")
+        await state.add_property(ua.NodeId(f"{name}.ActiveState.Id", 2), ua.QualifiedName("Id", 0), active)
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._server.iserver.subscription_service.subscriptions)
 
     async def set(self, name: str, **state: Any) -> None:
         """Change an alarm, and tell."""
@@ -60,10 +81,11 @@ class AlarmServer:
         generator = await self._server.get_event_generator(_O.AlarmConditionType, _O.Server)
         event = generator.event
         event.NodeId, event.SourceName, event.ConditionName = condition.node.nodeid, "Tank", condition.name
-        event.Severity, event.Retain = condition.severity, condition.active or not condition.acked
+        event.Severity, event.Retain = condition.severity, condition.is_retained
         event.Comment, event.ClientUserId = ua.LocalizedText(condition.comment), "session user"
         setattr(event, "ActiveState/Id", condition.active)
         setattr(event, "AckedState/Id", condition.acked)
+        event.add_property("EnabledState/Id", condition.enabled, ua.VariantType.Boolean)
         event.add_property("ActiveState/TransitionTime", RAISED_AT, ua.VariantType.DateTime)
         await generator.trigger(message=f"{condition.name} is high", subscription_id=subscription_id)
         condition.event_id = event.EventId.Value
@@ -74,7 +96,7 @@ class AlarmServer:
         self.refreshes += 1
         await self.trigger(_O.RefreshStartEventType, subscription_id.Value)
         for condition in self.conditions.values():
-            if condition.active or not condition.acked:
+            if condition.is_retained:
                 await self._tell(condition, subscription_id.Value)
         await self.trigger(_O.RefreshEndEventType, subscription_id.Value)
         return []

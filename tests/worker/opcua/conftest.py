@@ -1,4 +1,4 @@
-"""One demo server for all tests that do not end it."""
+"""One demo server for all tests that do not end it, and a server by another library for those that are listed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ import pytest
 from mxgw_worker.platform import HeldProcess
 
 from .harness import demo_process, endpoint_of
+from .node_server import entries, node_process
+from .plant import Plant, running_plant
+
+OURS, OTHER = "asyncua", "node-opcua"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests in other_servers.toml twice: against the demo server, and against node-opcua's."""
+    name = f"{metafunc.definition.path.name}::{metafunc.definition.originalname}"
+    if name in {entry.test for entry in entries()}:
+        metafunc.parametrize("demo", [OURS, OTHER], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +37,34 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="session")
-def demo(process: subprocess.Popen[str]) -> str:
+def own_demo(process: subprocess.Popen[str]) -> str:
     """The endpoint of that server."""
     return endpoint_of(process)
+
+
+@pytest.fixture(scope="session")
+def other_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of a server by node-opcua, with the same nodes."""
+    with node_process(tmp_path_factory.mktemp("node-opcua")) as endpoint:
+        yield endpoint
+
+
+# Not of each test: what runs before the tests of a module is not taken for something that a test has left behind.
+@pytest.fixture(scope="module")
+def demo(request: pytest.FixtureRequest) -> str:
+    """The endpoint of the server that the test runs against."""
+    wanted = getattr(request, "param", OURS)
+    return str(request.getfixturevalue("other_demo" if wanted == OTHER else "own_demo"))
+
+
+@pytest.fixture(scope="module")
+def other_server(request: pytest.FixtureRequest) -> str:
+    """The endpoint of node-opcua's server, for what the demo server's library cannot do."""
+    return str(request.getfixturevalue("other_demo"))
+
+
+@pytest.fixture(scope="session")
+def plant() -> Iterator[Plant]:
+    """A server whose nodes and services the tests change. Each test leaves it as it was."""
+    with running_plant() as plant:
+        yield plant

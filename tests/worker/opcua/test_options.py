@@ -72,6 +72,14 @@ def test_a_security_policy_needs_certificate_key_and_a_word_on_trust(tmp_path: P
     )
 
 
+def test_errors_of_certificates_are_tolerated_by_their_names() -> None:
+    options = OpcUaOptions.parse({"url": URL, "tolerated_certificate_errors": "host_name, validity"})
+
+    assert options.tolerated == {"host_name", "validity"}
+    assert "'hostname' is not one of host_name, application_uri" in refusal(tolerated_certificate_errors="hostname")
+    assert "'trust' is not one of" in refusal(tolerated_certificate_errors="trust validity")
+
+
 def test_logins_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     assert "'user' is not" in refusal(password="geheim")
     assert "not both" in refusal(user="me", password="geheim", password_file="/tmp/x")

@@ -96,6 +96,9 @@ async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
             await sink.until(lambda: len(sink.changes(counter)) > 5 and bool(sink.changes(still)))
             await sink.first(wrong)
             handle = await backend.register("idle")  # has no subscription, so it lost nothing
+            written = await backend.add_item(handle, "nsu=urn:mxgw:demo;s=Writable.Int32")
+            await backend.write(handle, written, to_value(1), 0)
+            assert is_ok((await sink.written(written)).statuses)
             old.kill()
             old.wait()
             await sink.until(lambda: SOURCE_HEALTH_LOST in sink.healths())
@@ -107,6 +110,10 @@ async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
             later = await backend.add_item(handle, "Writable/Int32")
             await backend.advise(handle, later)
             await sink.first(later)
+            # It was never advised, and its node has another id now.
+            await backend.write(handle, written, to_value(2), 0)
+            assert is_ok((await sink.written(written, 2)).statuses)
+            await sink.until(lambda: sink.changes(later)[-1].value == 2)
 
             assert [gap.reason for gap in sink.gaps()] == [GAP_REASON_SOURCE_RECONNECTED]
             gap = sink.log.index(sink.gaps()[0])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_LOST
 from mxgw_worker.backends.base import BackendUnavailable
 from mxgw_worker.backends.opcua import OpcUaBackend
-from mxgw_worker.backends.opcua.certificates import check_trusted, private_key
+from mxgw_worker.backends.opcua.certificates import private_key
 
-from .certificates import Identity, make_identity
-from .harness import NS, Sink, demo_process, endpoint_of, running_backend
+from .certificates import Identity, local_names, make_identity
+from .harness import NS, Sink, demo_process, endpoint_of, port_of, running_backend, running_proxy
 
 PASSWORD = "Geheim-4711"
 
@@ -23,8 +25,10 @@ PASSWORD = "Geheim-4711"
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pki")
-    for name in ("server", "client", "stranger", "person"):
+    for name in ("client", "stranger", "person"):
         make_identity(folder, name)
+    # This certificate does not name the address at which the tests call the server.
+    make_identity(folder, "server", names=local_names("urn:test:server")[:2])
     make_identity(folder, "locked", password="open-sesame")
     (folder / "password").write_text(PASSWORD + "\n")
     (folder / "trusted").mkdir()
@@ -95,7 +99,8 @@ async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_h
     assert "does not offer None/None; set security_policy" in await refusal(secured, {})
 
     # The channel is renewed every 0.75 s meanwhile.
-    for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
+    listed = {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}
+    for trust in ({}, {**listed, "tolerated_certificate_errors": "host_name"}):
         async with running_backend(secured, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
             connection = backend._connection._client.uaclient.protocol._connection
             token = connection.security_token.TokenId
@@ -112,6 +117,88 @@ async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_h
 
     assert PASSWORD not in caplog.text
     assert "falsch" not in caplog.text
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.asyncio
+async def test_renewed_certificates_of_server_and_client_are_used_at_the_next_connect(
+    tmp_path: Path,
+) -> None:
+    own = [make_identity(tmp_path, name) for name in ("client", "renewed")]
+    servers = [make_identity(tmp_path, name, names=local_names("urn:test:line")) for name in ("before", "after")]
+    (tmp_path / "trusted").mkdir()
+    shutil.copy(servers[0].certificate, tmp_path / "trusted")
+    options = secure(
+        tmp_path,
+        server_certificate="",
+        trusted_certificates=str(tmp_path / "trusted"),
+        user="",
+        password="",
+        reconnect_max_delay_s=0.3,
+    )
+
+    def running(server: Identity, port: int = 0) -> AbstractContextManager[subprocess.Popen[str]]:
+        files = ("--certificate", str(server.certificate), "--private-key", str(server.private_key))
+        return demo_process(*files, port=port)
+
+    with ExitStack() as stack:
+        old = stack.enter_context(running(servers[0]))
+        endpoint = endpoint_of(old)
+        async with running_backend(endpoint, options) as (backend, sink):
+            old.kill()
+            old.wait()
+            shutil.copy(own[1].private_key, own[0].private_key)
+            shutil.copy(own[1].certificate, own[0].certificate)
+            shutil.copy(servers[1].certificate, tmp_path / "trusted")
+            stack.enter_context(running(servers[1], port_of(endpoint)))
+            await sink.until(lambda: sink.healths()[-1] == SOURCE_HEALTH_GOOD and len(sink.healths()) == 3)
+            client = backend._connection._client
+
+            assert client is not None
+            assert client.security_policy.host_certificate == own[1].certificate.read_bytes()
+            assert client.security_policy.peer_certificate == servers[1].certificate.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.asyncio
+async def test_a_renewed_certificate_of_the_client_is_used_at_the_next_connect(
+    pki: Path, tmp_path: Path, secured: str
+) -> None:
+    own, renewed = make_identity(tmp_path, "client"), make_identity(tmp_path, "renewed")
+    files = {"certificate": str(own.certificate), "private_key": str(own.private_key)}
+    async with running_proxy(port_of(secured)) as proxy:
+        endpoint = f"opc.tcp://127.0.0.1:{proxy.port}/mxgw/demo"
+        async with running_backend(endpoint, secure(pki, **files)) as (backend, sink):
+            client = backend._connection._client
+
+            assert client is not None
+            assert client.security_policy.host_certificate == own.certificate.read_bytes()
+
+            proxy.cut()
+            shutil.copy(renewed.private_key, own.private_key)
+            shutil.copy(renewed.certificate, own.certificate)
+            await sink.until(lambda: SOURCE_HEALTH_LOST in sink.healths())
+            proxy.heal()
+            await sink.until(lambda: sink.healths()[-1] == SOURCE_HEALTH_GOOD)
+
+            assert client.security_policy.host_certificate == renewed.certificate.read_bytes()
+            assert backend._connection.up
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.asyncio
+async def test_the_name_in_the_url_must_be_one_of_the_certificate_unless_that_is_tolerated(
+    pki: Path, secured: str
+) -> None:
+    trusting = secure(pki, server_certificate="", trusted_certificates=str(pki / "trusted"))
+
+    assert "is for the host localhost and not for 127.0.0.1" in await refusal(secured, trusting)
+    by_name = secured.replace("127.0.0.1", "localhost")
+    for endpoint, tolerated in ((by_name, ""), (secured, "host_name")):
+        options = {**trusting, "tolerated_certificate_errors": tolerated}
+        async with running_backend(endpoint, options) as (backend, _):
+            assert await backend.register("named") == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -147,25 +234,6 @@ async def test_a_person_may_log_in_with_a_certificate(pki: Path, secured: str) -
         assert await backend.register("person") == 1
 
     assert "refuses this login" in await refusal(secured, as_person("stranger"))
-
-
-def _der(identity: Identity) -> bytes:
-    return identity.issued.public_bytes(Encoding.DER)
-
-
-def test_a_server_is_trusted_by_its_certificate_or_its_issuers(tmp_path: Path) -> None:
-    authority = make_identity(tmp_path, "authority", ca=True)
-    issued = make_identity(tmp_path, "issued", issuer=authority)
-    no_authority = make_identity(tmp_path, "leaf")
-    by_leaf = make_identity(tmp_path, "by-leaf", issuer=no_authority)
-    expired = make_identity(tmp_path, "expired", days=-1)
-    check_trusted(_der(issued), authority.certificate)
-    check_trusted(_der(issued), issued.certificate)
-    for identity, trusted in ((issued, no_authority), (by_leaf, no_authority), (no_authority, authority)):
-        with pytest.raises(BackendUnavailable, match="fingerprint"):
-            check_trusted(_der(identity), trusted.certificate)
-    with pytest.raises(BackendUnavailable, match="not valid today"):
-        check_trusted(_der(expired), expired.certificate)
 
 
 def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:

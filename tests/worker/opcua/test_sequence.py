@@ -13,9 +13,9 @@ from asyncua import ua
 
 from mxgw_worker.backends.opcua.emitter import Emitter
 from mxgw_worker.backends.opcua.items import Item
+from mxgw_worker.backends.opcua.limits import Limits
 from mxgw_worker.backends.opcua.options import OpcUaOptions
 from mxgw_worker.backends.opcua.publisher import Subscription
-from mxgw_worker.backends.opcua.server_connection import Limits
 from mxgw_worker.backends.opcua.subscriptions import Subscriptions
 
 from .harness import Sink

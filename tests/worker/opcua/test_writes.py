@@ -10,12 +10,13 @@ import pytest
 
 from mxgw.convert import PyValue, is_ok, to_value
 from mxgw_worker.backends.base import E_NOTIMPL, MxError
+from mxgw_worker.backends.opcua.items import WriteJob
 
 from .harness import NS, demo_process, endpoint_of, running_backend
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[str]:
+def own_demo() -> Iterator[str]:
     """The endpoint of a server of this file's own: what is written here, no other test reads."""
     with demo_process() as process:
         yield endpoint_of(process)
@@ -37,6 +38,9 @@ def demo() -> Iterator[str]:
         ("DoubleArray", [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]),
         ("StringArray", [], []),
         ("ByteString", b"\x01", b"\x01"),
+        ("XmlElement", "<b/>", "<b/>"),
+        ("StatusCode", 0x808C0000, "BadSensorFailure (0x808C0000)"),
+        ("Variants", [1, 2.5, "a"], [1, 2.5, "a"]),
     ],
 )
 @pytest.mark.asyncio
@@ -184,3 +188,31 @@ async def test_a_second_write_of_an_item_waits_for_the_first_and_holds_up_no_oth
         assert sink.completions("write", slow) == []
         answer.set()
         await sink.written(slow, 2)
+
+
+@pytest.mark.asyncio
+async def test_a_write_that_is_submitted_while_a_batch_is_about_to_start_waits_its_turn(demo: str) -> None:
+    async with running_backend(demo) as (backend, sink):
+        server = await backend.register("turn")
+        handle = await backend.add_item(server, NS + "Writable.Int32")
+        item, writer = backend._registrations[server].items[handle], backend._writer
+        session = backend._connection.session
+        send, waiting, most = session.write, 0, 0
+
+        async def count(parameters: Any) -> Any:
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+            answers = await send(parameters)
+            waiting -= 1
+            return answers
+
+        session.write = count
+        item.writes.extend([WriteJob(to_value(1)), WriteJob(to_value(2))])
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                await writer._slots.acquire()
+                tasks.create_task(writer._send([item]))
+        await sink.written(handle, 2)
+
+        assert most == 1

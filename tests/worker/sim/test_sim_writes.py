@@ -111,7 +111,7 @@ async def test_a_completion_is_lost_when_the_item_goes_first_but_the_write_happe
         ("Flag", 7, True),
         ("Flag", "TRUE", True),
         ("Text", 12, "12"),
-        ("Text", True, "true"),
+        ("Text", True, "True"),
         ("Choice", "green", 1),
         ("Choice", 2, 2),
         ("Moment", "2024-05-06T07:08:09+00:00", datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)),

@@ -19,8 +19,10 @@ from mxgw_worker.backends.base import (
     BackendInfo,
     BackendUnavailable,
     Browsable,
+    Describable,
     EventSink,
     MxError,
+    Tunable,
 )
 from mxgw_worker.backends.partial import PartialBackend
 from mxgw_worker.backends.registry import BackendFactory, backend_factory, create_backend
@@ -40,9 +42,11 @@ __all__ = [
     "BackendInfo",
     "BackendUnavailable",
     "Browsable",
+    "Describable",
     "EventSink",
     "MxError",
     "PartialBackend",
+    "Tunable",
     "backend_factory",
     "create_backend",
 ]

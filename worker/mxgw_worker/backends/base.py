@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mxgw.v1.alarms_pb2 import Alarm
-from mxgw.v1.commands_pb2 import BrowseNode
+from mxgw.v1.commands_pb2 import BrowseNode, ItemMetadata, ItemOptions, ItemReference
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 
@@ -211,6 +211,35 @@ class Browsable(Protocol):
 
         Raises:
             MxError: there is no such node.
+        """
+
+
+@runtime_checkable
+class Describable(Protocol):
+    """A backend whose source describes its items: units, ranges, types. MXAccess itself has no such call."""
+
+    async def describe_items(self, items: Sequence[ItemReference]) -> Sequence[ItemMetadata | MxError]:
+        """Return one answer per reference, in the same order: what the source says about it, or why it says nothing.
+
+        What the source does not say is not set. Texts and lists are of bounded length.
+
+        Raises:
+            MxError: the source does not answer at all.
+        """
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A backend that can report single items with a deadband, or at a sampling interval of their own. MXAccess itself
+    cannot.
+    """
+
+    async def set_item_options(self, server_handle: int, item_handle: int, options: ItemOptions) -> None:
+        """Set how an item is reported. This is called at most once per item, right after it was added. The numbers have
+        been checked: they are within the ranges that the contract gives.
+
+        Raises:
+            MxError: the backend cannot do what is asked, and the text says what. The item is then removed again.
         """
 
 

@@ -7,9 +7,16 @@ from `mxgw_core.api`. `posix` and `windows` have the same modules and names with
 
 import sys
 
-from mxgw_worker.platform.shared import DirectoryInUse, LocksUnsupported, PeerCredentials, StopKind, StopRequest
+from mxgw_worker.platform.shared import (
+    DirectoryInUse,
+    LocksUnsupported,
+    PeerCredentials,
+    StopKind,
+    StopRequest,
+    ThreadUse,
+)
 
-__all__ = ["DirectoryInUse", "LocksUnsupported", "PeerCredentials", "StopKind", "StopRequest"]
+__all__ = ["DirectoryInUse", "LocksUnsupported", "PeerCredentials", "StopKind", "StopRequest", "ThreadUse"]
 
 if sys.platform == "win32":
     from mxgw_worker.platform import windows

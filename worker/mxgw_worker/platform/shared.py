@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TypeAlias
+
+# What a thread has used so far: seconds of processor time; how often it has slept or waited, None where the system does
+# not count this; and how often the system took the processor away from it, 0 where the system does not count this.
+ThreadUse: TypeAlias = tuple[float, int | None, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ one closes.
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +21,8 @@ T = TypeVar("T")
 # How many seconds `run` waits, after Ctrl-C, for the cancelled coroutine to end.
 CANCEL_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
+# On Windows, Ctrl-C does not interrupt a thread that waits for another one. It is noticed between waits of this time.
+_WAIT_S = 0.2 if os.name == "nt" else None
 
 
 class LoopThread:
@@ -59,7 +64,7 @@ class LoopThread:
         finished = threading.Event()
         future = self.submit(_then(coroutine, finished))
         try:
-            return future.result()
+            return _result_of(future)
         except KeyboardInterrupt:
             future.cancel()
             finished.wait(CANCEL_TIMEOUT_S)
@@ -78,6 +83,23 @@ class LoopThread:
         """End the loop, and wait some seconds for the end of its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_TIMEOUT_S)
+
+
+def _result_of(future: Future[T], timeout_s: float | None = None) -> T:
+    """Return the result of a future. Wait for it at most `timeout_s` seconds, or without limit when it is None.
+
+    Raises:
+        TimeoutError: there is no result yet.
+    """
+    if _WAIT_S is None:
+        return future.result(timeout_s)
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    while not future.done():
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        wait((future,), min(left_s, _WAIT_S))
+    return future.result()
 
 
 async def _then(coroutine: Coroutine[Any, Any, T], finished: threading.Event) -> T:
@@ -115,7 +137,7 @@ class Waiter(Generic[T]):
             self._pending = self._loop.submit(self._step())
         pending = self._pending
         try:
-            result = pending.result(timeout_s)
+            result = _result_of(pending, timeout_s)
         except (StopAsyncIteration, CancelledError):
             self._pending = None
             raise StopIteration from None

@@ -1,4 +1,7 @@
-"""A session without `await`. Its methods have the same names and results as the methods of `mxgw_client.Session`."""
+"""A session without `await`. Its methods have the same names and results as the methods of `mxgw_client.Session`.
+
+The module has more than 400 lines, because it is one list of all methods.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from mxgw_client import bulk as asynchronous_bulk
 from mxgw_client import session as asynchronous
 from mxgw_client.bulk import BulkWrite, Reference
 from mxgw_client.enums import DataType, OnGap
+from mxgw_client.metadata import ItemOptions
 from mxgw_client.mxaccess import ItemLike
 from mxgw_client.position import Start
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile
@@ -21,6 +25,7 @@ from mxgw_client.results import (
     BrowseNode,
     Item,
     ItemOutcome,
+    MetadataOutcome,
     Pong,
     Reading,
     SessionInfo,
@@ -156,19 +161,46 @@ class Session:
     def unregister(self, server_handle: int | None = None, *, timeout_s: float | None = None) -> None:
         self._run(self._session.unregister(server_handle, timeout_s=timeout_s))
 
-    def add_item(self, reference: str, *, server_handle: int | None = None, timeout_s: float | None = None) -> Item:
-        return self._run(self._session.add_item(reference, server_handle=server_handle, timeout_s=timeout_s))
-
-    def add_item2(
-        self, reference: str, context: str, *, server_handle: int | None = None, timeout_s: float | None = None
-    ) -> Item:
-        return self._run(self._session.add_item2(reference, context, server_handle=server_handle, timeout_s=timeout_s))
-
-    def add_buffered_item(
-        self, reference: str, context: str = "", *, server_handle: int | None = None, timeout_s: float | None = None
+    def add_item(
+        self,
+        reference: str,
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
     ) -> Item:
         return self._run(
-            self._session.add_buffered_item(reference, context, server_handle=server_handle, timeout_s=timeout_s)
+            self._session.add_item(reference, options=options, server_handle=server_handle, timeout_s=timeout_s)
+        )
+
+    def add_item2(
+        self,
+        reference: str,
+        context: str,
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Item:
+        return self._run(
+            self._session.add_item2(
+                reference, context, options=options, server_handle=server_handle, timeout_s=timeout_s
+            )
+        )
+
+    def add_buffered_item(
+        self,
+        reference: str,
+        context: str = "",
+        *,
+        options: ItemOptions | None = None,
+        server_handle: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Item:
+        return self._run(
+            self._session.add_buffered_item(
+                reference, context, options=options, server_handle=server_handle, timeout_s=timeout_s
+            )
         )
 
     def remove_item(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
@@ -301,12 +333,13 @@ class Session:
         references: Sequence[Reference],
         *,
         supervisory: bool = False,
+        options: ItemOptions | None = None,
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[SubscribeOutcome]:
         return self._run(
             self._session.subscribe_bulk(
-                references, supervisory=supervisory, server_handle=server_handle, timeout_s=timeout_s
+                references, supervisory=supervisory, options=options, server_handle=server_handle, timeout_s=timeout_s
             )
         )
 
@@ -337,8 +370,16 @@ class Session:
             self._session.read_bulk(references, wait_s=wait_s, server_handle=server_handle, timeout_s=timeout_s)
         )
 
-    def subscribe(self, *references: Reference, supervisory: bool = False) -> Subscription:
-        return Subscription(self._loop, self._run(self._session.subscribe(*references, supervisory=supervisory)))
+    def item_metadata(
+        self, references: Sequence[Reference], *, timeout_s: float | None = None
+    ) -> list[MetadataOutcome]:
+        return self._run(self._session.item_metadata(references, timeout_s=timeout_s))
+
+    def subscribe(
+        self, *references: Reference, supervisory: bool = False, options: ItemOptions | None = None
+    ) -> Subscription:
+        subscribing = self._session.subscribe(*references, supervisory=supervisory, options=options)
+        return Subscription(self._loop, self._run(subscribing))
 
     def read(self, reference: Reference, *, wait_s: float | None = None) -> Reading:
         return self._run(self._session.read(reference, wait_s=wait_s))
@@ -355,10 +396,22 @@ class Session:
         self._run(self._session.write_once(reference, value, user_id=user_id, data_type=data_type, wait_s=wait_s))
 
     def browse(
-        self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None
+        self,
+        parent: str = "",
+        *,
+        name_contains: str = "",
+        include_metadata: bool = False,
+        page_size: int = 0,
+        timeout_s: float | None = None,
     ) -> Iterator[BrowseNode]:
         return self._loop.iterate(
-            self._session.browse(parent, name_contains=name_contains, page_size=page_size, timeout_s=timeout_s)
+            self._session.browse(
+                parent,
+                name_contains=name_contains,
+                include_metadata=include_metadata,
+                page_size=page_size,
+                timeout_s=timeout_s,
+            )
         )
 
     # The state of session and worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -57,13 +58,19 @@ def tls_group() -> click.Group:
             return
         click.echo(f"Certificates are in {directory}. In settings.toml:\n")
         click.echo("[tls]")
-        click.echo(f'certificate = "{made["certificate"].resolve()}"')
-        click.echo(f'private_key = "{made["private_key"].resolve()}"')
+        click.echo(f"certificate = {_in_toml(made['certificate'])}")
+        click.echo(f"private_key = {_in_toml(made['private_key'])}")
         if clients:
-            click.echo(f'client_ca = "{made["ca"].resolve()}"')
+            click.echo(f"client_ca = {_in_toml(made['ca'])}")
         click.echo(f"\nClients trust it with: mxgw sessions --ca {made['ca']}")
         for client in clients:
             certificate, key = made[f"client {client}"], made[f"client key {client}"]
             click.echo(f"{client} shows itself with: --cert {certificate} --key {key}")
 
     return tls
+
+
+def _in_toml(path: Path) -> str:
+    """Return a path as a text of TOML. The backslashes of Windows mean something else in double quotes."""
+    text = str(path.resolve())
+    return f"'{text}'" if "\\" in text and "'" not in text else json.dumps(text, ensure_ascii=False)

@@ -38,7 +38,7 @@ _COMPARED = re.compile(r"([A-Za-z][A-Za-z0-9-]*)={user}(?=[),+]|$)")
 class LdapDirectory:
     """Implements `Directory` with LDAP. Any thread can call the methods."""
 
-    def __init__(self, settings: LdapSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: LdapSettings, *, clock: Callable[[], float] = time.perf_counter) -> None:
         """Prepare connections to the servers, but do not open any.
 
         Raises:

@@ -34,7 +34,7 @@ class Sample:
 class Sampler:
     """Takes samples on request. Requests within `_SHARED_S` get the same sample."""
 
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.perf_counter) -> None:
         self._gateway = gateway
         self._clock = clock
         self._sample: Sample | None = None

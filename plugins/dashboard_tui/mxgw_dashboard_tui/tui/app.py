@@ -61,7 +61,7 @@ class DashboardApp(App[None]):
         theme: str = "dark",
         recorder: Recorder | None = None,
         alarm_rows: int = 1000,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()

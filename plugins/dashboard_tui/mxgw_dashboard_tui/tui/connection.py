@@ -46,12 +46,13 @@ _SILENT_AT_LEAST_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The address of a gateway, and the files for TLS."""
+    """The address of a gateway, and the files for TLS; `api_key_file` is for a gateway that knows no operators."""
 
     address: str
     ca: Path | None = None
     certificate: Path | None = None
     private_key: Path | None = None
+    api_key_file: Path | None = None
 
 
 class Connection:
@@ -64,7 +65,7 @@ class Connection:
         self._interval_s = interval_s
         self._channel = _channel(target)
         self._stub: Any = dashboard_service_pb2_grpc.DashboardServiceStub(self._channel)
-        self._credentials = Credentials(time.monotonic)
+        self._credentials = Credentials(time.perf_counter, _api_key(target))
         # Set by `login`; `run` waits for it while the gateway demands a login.
         self._logged_in = asyncio.Event()
 
@@ -233,6 +234,10 @@ class Connection:
             raise _refused(error) from None
         finally:
             call.cancel()
+
+
+def _api_key(target: Target) -> str:
+    return read_private(target.api_key_file).decode("ascii").strip() if target.api_key_file is not None else ""
 
 
 def _channel(target: Target) -> grpc.aio.Channel:

@@ -15,10 +15,11 @@ class Credentials:
     """The present login, if there is one.
 
     `number` changes with each login and logout. Code that compares the number before and after it waited learns whether
-    the same login still exists.
+    the same login still exists. Without a login, `api_key` is sent if it is not "".
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], api_key: str = "") -> None:
+        self._api_key = api_key
         self._clock = clock
         self._token = ""
         self._renew_at = _NEVER
@@ -28,8 +29,9 @@ class Credentials:
 
     @property
     def metadata(self) -> Sequence[tuple[str, str]]:
-        """The gRPC metadata that sends the token with a call; empty when nobody is logged in."""
-        return (("authorization", f"Bearer {self._token}"),) if self._token else ()
+        """The gRPC metadata that sends the token with a call, or the API key; empty when there is neither."""
+        sent = self._token or self._api_key
+        return (("authorization", f"Bearer {sent}"),) if sent else ()
 
     @property
     def is_logged_in(self) -> bool:
@@ -64,6 +66,8 @@ class Credentials:
         while True:
             self._changed.clear()
             left_s = None if self._renew_at == _NEVER else self._renew_at - self._clock()
+            if left_s is not None and left_s <= 0:
+                return
             try:
                 async with asyncio.timeout(left_s):
                     await self._changed.wait()

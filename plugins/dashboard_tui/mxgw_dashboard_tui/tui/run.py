@@ -21,7 +21,7 @@ def run(options: Options) -> None:
     try:
         if options.replay is not None:
             next(read_recording(options.replay), None)
-        recorder = Recorder(options.record, time.monotonic) if options.record is not None else None
+        recorder = Recorder(options.record, time.perf_counter) if options.record is not None else None
     except NoRecording as error:
         raise click.ClickException(str(error)) from None
     try:
@@ -52,7 +52,7 @@ def _source(options: Options) -> Source:
         return Playback(options.replay)
     from mxgw_dashboard_tui.tui.connection import Connection, Target
 
-    target = Target(options.target, options.ca, options.certificate, options.private_key)
+    target = Target(options.target, options.ca, options.certificate, options.private_key, options.api_key_file)
     try:
         return Connection(target, options.interval_s)
     except OSError as error:

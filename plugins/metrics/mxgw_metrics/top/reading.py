@@ -109,7 +109,7 @@ def read(address: Address) -> Reading:
             "plugin metrics in its plugins.enabled? Its log says where the metrics are; name that with --at."
         ) from error
     try:
-        reading = Reading.of(body.decode(), time.monotonic(), time.time())
+        reading = Reading.of(body.decode(), time.perf_counter(), time.time())
     except (ValueError, KeyError) as error:
         raise NoMetrics(f"{url} gives no metrics: {_WRONG_PORT}") from error
     if reading.value("mxgw_build_info") is None:

@@ -80,7 +80,7 @@ def _live(address: Address, interval_s: float, before: Reading) -> None:
             try:
                 shown, before = _next(address, interval_s, before)
             except click.ClickException as error:
-                notice = f"as of {time.monotonic() - before.at_s:.0f} s ago: {error.message.splitlines()[0]}"
+                notice = f"as of {time.perf_counter() - before.at_s:.0f} s ago: {error.message.splitlines()[0]}"
             if shown is not None:
                 live.update(screen(shown, str(address), console.width, notice), refresh=True)
             elif notice:

@@ -13,7 +13,7 @@ from asyncua import ua
 
 from mxgw.convert import ok_status
 from mxgw.v1.alarms_pb2 import Alarm
-from mxgw.v1.commands_pb2 import BrowseNode
+from mxgw.v1.commands_pb2 import BrowseNode, ItemMetadata, ItemOptions, ItemReference
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_LOST
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import (
@@ -31,6 +31,7 @@ from .browser import Browser
 from .conditions import Conditions
 from .emitter import Emitter
 from .items import Item, WriteJob
+from .metadata import Describer
 from .options import OpcUaOptions
 from .server_connection import ServerConnection
 from .status import pending_status
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.25
 _STOP_TIMEOUT_S = 5.0
-_MAX_REFERENCE_CHARACTERS = 4096
+# Enough for a path of 64 names of 512 characters, each of them escaped. A string identifier has 4096 at most.
+_MAX_REFERENCE_CHARACTERS = 2**16
 _NO_USERS = "OPC UA knows no users beside the session's own; set 'user' in the backend's options"
 _NO_SECURED = "OPC UA has no secured or verified writes; the session's user writes with Write"
 
@@ -90,11 +92,12 @@ class OpcUaBackend:
         self._options = options = OpcUaOptions.parse(self._raw_options)
         self._connection = ServerConnection(options)
         self._emitter = Emitter(options.queue_size)
-        self._types = DataTypes(self._connection)
+        self._types = DataTypes()
         self._subscriptions = Subscriptions(self._connection, self._emitter, options)
         self._writer = Writer(self._connection, self._emitter, self._types)
         self._browser = Browser(self._connection, self._types)
-        self._conditions = Conditions(self._connection, self._subscriptions.publisher, options)
+        self._describer = Describer(self._connection, self._types)
+        self._conditions = Conditions(self._connection, self._subscriptions, options)
         await self._connection.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
@@ -242,6 +245,17 @@ class OpcUaBackend:
         """
         return await self._browser.children(parent)
 
+    async def describe_items(self, items: Sequence[ItemReference]) -> Sequence[ItemMetadata | MxError]:
+        """Return what the server says about the nodes of these references; see `Describable`."""
+        return await self._describer.describe(items)
+
+    async def set_item_options(self, server_handle: int, item_handle: int, options: ItemOptions) -> None:
+        """Have the server report the item with this deadband, or sample it at this interval; see `Tunable`.
+
+        A server that cannot do so for the item says so when it is advised.
+        """
+        self._item(server_handle, item_handle).options = options
+
     async def follow_alarms(self, listener: AlarmListener) -> None:
         """Report the server's Alarms and Conditions to `listener`; see `AlarmPublisher`."""
         await self._conditions.follow(listener)
@@ -306,8 +320,6 @@ class OpcUaBackend:
         while True:
             try:
                 kept = await self._connection.open()
-                if not kept:
-                    self._types.forget()
                 await self._subscriptions.resume(session_kept=kept)
                 return
             except (BackendUnavailable, ua.UaError, OSError, TimeoutError) as error:

@@ -18,8 +18,11 @@ from mxgw.v1.commands_pb2 import (
 )
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, MxError
 
-from .references import BadReference, browse, escape, is_node_id, parse, plain_node_id, resolve
+from .browsing import browse, have_children
+from .link import Link
+from .references import escape, is_path, local_node_id, locate, plain_node_id
 from .server_connection import ServerConnection
+from .texts import is_text, shown
 from .types import DataTypes, plain, read
 from .values import DATA_TYPES
 
@@ -31,7 +34,9 @@ _ATTRIBUTES = (
     ua.AttributeIds.ValueRank,
     ua.AttributeIds.UserAccessLevel,
 )
+_NO_NODE = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid, ua.StatusCodes.BadNoMatch})
 _CURRENT_WRITE = 0b10
+_PART_NODES = 1000
 
 
 class Browser:
@@ -55,39 +60,61 @@ class Browser:
             raise MxError(E_FAIL, f"the OPC UA server could not be browsed: {type(error).__name__}") from error
 
     async def _children(self, parent: str) -> list[BrowseNode]:
-        try:
-            reference = parse(parent, "", self._connection.namespaces)
-        except BadReference as error:
-            raise MxError(E_INVALIDARG, f"no node {parent!r}: {error}") from error
-        (node_id,) = await resolve(self._connection, [reference])
-        answer = node_id if isinstance(node_id, int) else (await browse(self._connection, [node_id], _CLASSES))[0]
+        # All requests go to one connection: node ids that were found on it can name other nodes on the next one.
+        link = self._connection.link
+        (node_id,) = await locate(link, [(parent, "")])
+        answer = node_id if isinstance(node_id, int) else (await browse(link, [node_id], _CLASSES))[0]
         if isinstance(answer, int):
-            raise MxError(E_INVALIDARG, f"no node {parent!r}: {ua.StatusCode(answer).name}")
-        children = list({plain_node_id(child.NodeId): child for child in answer}.values())
-        ids = [plain_node_id(child.NodeId) for child in children]
-        rows = await read(self._connection, ids, _ATTRIBUTES)
-        grandchildren = await browse(self._connection, ids, _CLASSES, limit_per_node=1)
+            if answer in _NO_NODE:
+                raise MxError(E_INVALIDARG, f"no node {parent!r}: {ua.StatusCode(answer).name}")
+            raise MxError(E_FAIL, f"the OPC UA server could not browse {parent!r}: {ua.StatusCode(answer).name}")
+        children: dict[ua.NodeId, Any] = {}
+        for child in answer:
+            node_id = local_node_id(child.NodeId, link.namespaces)
+            if node_id is not None:  # None is a node of another server, which cannot be reached through this one.
+                children[node_id] = child
+        nodes: list[BrowseNode] = []
+        # A folder can have tens of thousands of children. What is read of them is kept for one part at a time.
+        found = list(children.items())
+        for start in range(0, len(found), _PART_NODES):
+            nodes += await self._described(link, parent, found[start : start + _PART_NODES])
+        return nodes
+
+    async def _described(self, link: Link, parent: str, children: Sequence[tuple[ua.NodeId, Any]]) -> list[BrowseNode]:
+        ids = [node_id for node_id, _ in children]
+        rows = await read(link, ids, _ATTRIBUTES)
+        below = await have_children(link, ids, _CLASSES)
         declared = [plain(row[1]) for row in rows]
-        built_in = await self._types.built_in([d for d in declared if isinstance(d, ua.NodeId)])
+        built_in = await self._types.built_in(link, [d for d in declared if isinstance(d, ua.NodeId)])
         base = _base_path(parent)
         return [
-            self._node(base, child, row, built_in.get(data_type, 0), below)
-            for child, row, data_type, below in zip(children, rows, declared, grandchildren, strict=True)
+            self._node(base, node_id, child, row, built_in.get(data_type, 0), has_children=has_children)
+            for (node_id, child), row, data_type, has_children in zip(children, rows, declared, below, strict=True)
         ]
 
     def _node(
-        self, base: str | None, child: Any, row: Sequence[Any], built_in: int, below: Sequence[Any] | int
+        self,
+        base: str | None,
+        node_id: ua.NodeId,
+        child: Any,
+        row: Sequence[Any],
+        built_in: int,
+        *,
+        has_children: bool,
     ) -> BrowseNode:
         description, _, rank, access = (plain(value) for value in row)
         name = child.BrowseName
-        own_id = plain_node_id(child.NodeId).to_string()
+        # A server can have names and ids that are no valid UTF-8. They can be shown, but nothing can refer to them.
+        own_id = node_id.to_string()
+        own_id = own_id if is_text(own_id) else ""
+        # When the parent is named by a node id, there is no path to append to. The node id of the child is used
+        # instead, and also when the child has no name that a path could contain.
+        named = base is not None and name.Name and is_text(name.Name)
         node = BrowseNode(
-            name=name.Name or "",
-            # When the parent is named by a node id, there is no path to append to. The node id of the child is used
-            # instead.
-            path=own_id if base is None else f"{base}/{name.NamespaceIndex}:{escape(name.Name or '')}",
-            has_children=not isinstance(below, int) and len(below) > 0,
-            description=getattr(description, "Text", None) or "",
+            name=shown(name.Name),
+            path=f"{base}/{name.NamespaceIndex}:{escape(name.Name)}" if named else own_id,
+            has_children=has_children,
+            description=shown(getattr(description, "Text", None)),
         )
         if child.NodeClass == ua.NodeClass.Variable:
             node.kind = BROWSE_NODE_KIND_ATTRIBUTE
@@ -106,7 +133,11 @@ class Browser:
 
 def _base_path(parent: str) -> str | None:
     """Return the path to which the names of children are appended; None when `parent` is a node id."""
-    stripped = parent.strip()
-    if is_node_id(stripped):
+    start = parent.lstrip()
+    if not start:
+        return "/0:Objects"
+    if not is_path(parent):
         return None
-    return "/0:Objects" if not stripped else stripped.rstrip("/")
+    if start.startswith("/"):
+        return "" if start == "/" else start
+    return f"/0:Objects/{parent}"

@@ -21,9 +21,15 @@ from mxgw.convert import timestamp_from_datetime
 from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
+from .batches import Refused, in_batches
+from .link import Link
 from .options import OpcUaOptions
-from .publisher import Publisher, Subscription
+from .publisher import Subscription
+from .references import durable, locate
 from .server_connection import ServerConnection
+from .subscriptions import Subscriptions
+from .texts import shown
+from .types import plain, read
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ _FIELDS = (
     (_O.ConditionType, "ConditionName"),
     (_O.ConditionType, "BranchId"),
     (_O.ConditionType, "Retain"),
+    (_O.ConditionType, "EnabledState/Id"),
     (_O.ConditionType, "Comment"),
     (_O.ConditionType, "ClientUserId"),
     (_O.AcknowledgeableConditionType, "AckedState/Id"),
@@ -50,6 +57,8 @@ _FIELDS = (
 _REFRESH_START, _REFRESH_END = ua.NodeId(_O.RefreshStartEventType), ua.NodeId(_O.RefreshEndEventType)
 _MISSED = frozenset({ua.NodeId(_O.RefreshRequiredEventType), ua.NodeId(_O.EventQueueOverflowEventType)})
 _RETRY_S = 5.0
+# How long a server is given to delete the subscription of a `follow` that failed.
+_DELETE_S = 2.0
 _STATES = {
     (True, False): pb.ALARM_STATE_UNACK_ALM,
     (True, True): pb.ALARM_STATE_ACK_ALM,
@@ -65,9 +74,10 @@ class Conditions:
     the server is lost, and runs `maintain` while the connection is up.
     """
 
-    def __init__(self, connection: ServerConnection, publisher: Publisher, options: OpcUaOptions) -> None:
+    def __init__(self, connection: ServerConnection, subscriptions: Subscriptions, options: OpcUaOptions) -> None:
         self._connection = connection
-        self._publisher = publisher
+        self._publisher = subscriptions.publisher
+        self._discard = subscriptions.discard
         self._options = options
         self._listener: AlarmListener | None = None
         self._subscription: Subscription | None = None
@@ -75,8 +85,16 @@ class Conditions:
         # the same condition needs their times.
         self._alarms: dict[str, pb.Alarm] = {}
         # Key: condition id as text. Value: the id of the condition and the id of its last event. An acknowledgement
-        # needs both.
+        # needs both. They are valid only on the link on which they came.
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
+        self._link: Link | None = None
+        # Active alarms whose last event said `Retain` false. A refresh does not send them: see `_refreshed`.
+        self._unretained: set[str] = set()
+        # Alarms that a refresh did not send although they were active, and that `maintain` has to read. True when the
+        # server has the same session as before.
+        self._doubtful: dict[str, bool] = {}
+        # The session of the refresh before; see `ServerConnection.session_number`.
+        self._session_number = 0
         # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
         # This is set when `maintain` has to subscribe or refresh again.
@@ -97,9 +115,13 @@ class Conditions:
                 self._listener = listener
                 await self._begin()
         except (ua.UaError, OSError, TimeoutError) as error:
-            self._forget()
             self._listener = None
+            await self._delete()
             raise MxError(E_FAIL, f"the server's alarms cannot be followed: {_told(error)}") from error
+        except BaseException:
+            self._listener = None
+            self._forget()
+            raise
 
     def active(self) -> Sequence[pb.Alarm]:
         """Return the active alarms, as the last events reported them."""
@@ -114,6 +136,8 @@ class Conditions:
         """
         text = f"{comment} ({operator})" if comment and operator else comment or operator
         answers = dict.fromkeys(alarm_ids, AlarmAck(E_INVALIDARG, "there is no alarm of this id"))
+        # After a reconnect there is no event of an alarm that the server did not send again.
+        answers.update(dict.fromkeys(answers.keys() & self._unretained, _acked_already()))
         known = [alarm_id for alarm_id in answers if alarm_id in self._events]
         requests = []
         for alarm_id in known:
@@ -126,13 +150,15 @@ class Conditions:
                 ua.Variant(ua.LocalizedText(text), ua.VariantType.LocalizedText),
             ]
             requests.append(request)
-        if requests:
+        link = self._link
+        if requests and link is not None:
             try:
-                results = await self._connection.session.call(requests)
+                results = await in_batches(link, "call", requests, link.session.call, repeatable=False)
             except (ua.UaError, OSError, TimeoutError) as error:
                 raise MxError(E_FAIL, f"the server did not acknowledge: {_told(error)}") from error
             for alarm_id, result in zip(known, results, strict=True):
-                answers[alarm_id] = _ack_of(result.StatusCode)
+                status = ua.StatusCode(result.code) if isinstance(result, Refused) else result.StatusCode
+                answers[alarm_id] = _ack_of(status)
         return [answers[alarm_id] for alarm_id in alarm_ids]
 
     # Methods for the loss of the connection and the time after it.
@@ -156,6 +182,8 @@ class Conditions:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._wake.clear()
+            if self._doubtful:
+                await self._read_doubtful()
             await self._wake.wait()
 
     async def _has_begun(self) -> bool:
@@ -178,14 +206,32 @@ class Conditions:
         self._wake.set()
 
     def _forget(self) -> None:
+        """Use the subscription no more. It is deleted at the server soon, if the server still has it."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and subscription.id is not None:
-            self._publisher.remove(subscription.id)
+            self._discard(subscription.id)
         self._refreshing = None
+
+    async def _delete(self) -> None:
+        """Use the subscription no more, and delete it at the server now; soon, if that fails."""
+        subscription, link = self._subscription, self._link
+        if subscription is not None and subscription.id is not None and link is not None:
+            try:
+                async with asyncio.timeout(_DELETE_S):
+                    await link.session.delete_subscriptions([subscription.id])
+            except (ua.UaError, OSError, TimeoutError) as error:
+                log.debug("deleting the subscription to alarms: %s", type(error).__name__)
+            else:
+                self._publisher.remove(subscription.id)
+                subscription.id = None
+        self._forget()
 
     async def _begin(self) -> None:
         self._forget()
-        session, options = self._connection.session, self._options
+        link = self._connection.link
+        if link is not self._link:
+            self._link, self._events = link, {}
+        session, options = link.session, self._options
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = options.publishing_interval_ms
         keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
@@ -197,7 +243,7 @@ class Conditions:
         result = await session.create_subscription(parameters, _unused)
         subscription = self._subscription = Subscription(0)
         subscription.id = result.SubscriptionId
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s
         subscription.on_events = self._happened
@@ -251,28 +297,80 @@ class Conditions:
         is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
         if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
             return  # This event is not an alarm's, or it does not describe the current state of the alarm.
-        alarm_id = condition.to_string()
+        # The id outlives the connection: a client can acknowledge with it after the server has numbered its namespaces
+        # anew.
+        alarm_id = shown(durable(condition, self._link.namespaces if self._link else []))
         alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
         self._events[alarm_id] = condition, fields.get("EventId") or b""
+        self._doubtful.pop(alarm_id, None)
+        if fields.get("Retain") is False and alarm.state != pb.ALARM_STATE_ACK_RTN:
+            self._unretained.add(alarm_id)
+        else:
+            self._unretained.discard(alarm_id)
         if self._refreshing is not None:
             self._refreshing[alarm_id] = alarm
         elif self._listener is not None:
             self._listener.changed(alarm)
 
     def _refreshed(self) -> None:
-        shown, self._refreshing = self._refreshing, None
-        if shown is None:
+        sent, self._refreshing = self._refreshing, None
+        if sent is None:
             return  # This is the end of a refresh that another client requested.
-        self._alarms = shown
-        self._events = {alarm_id: self._events[alarm_id] for alarm_id in shown}
+        # A server that clears `Retain` of an acknowledged alarm does not send it, even if it is still active. Nothing
+        # says that it has ended, so it stays in the list until it was read.
+        kept = {key: alarm for key, alarm in self._alarms.items() if key in self._unretained and key not in sent}
+        same_session = self._connection.session_number == self._session_number
+        self._session_number = self._connection.session_number
+        self._alarms = {**kept, **sent}
+        self._events = {key: event for key, event in self._events.items() if key in self._alarms}
+        self._unretained &= self._alarms.keys()
+        self._doubtful = dict.fromkeys(kept, same_session)
+        if kept:
+            self._wake.set()
         if self._listener is not None:
             self._listener.refreshed(self.active())
+
+    async def _read_doubtful(self) -> None:
+        """Read whether alarms are still active that the refresh has not sent. One that cannot be read stays as long as
+        the session: a server that was restarted has forgotten its acknowledgements, and sends every active alarm.
+        """
+        doubtful, self._doubtful = self._doubtful, {}
+        link = self._link
+        states: dict[str, Any] = {}
+        try:
+            if link is not None:
+                nodes = await locate(link, [("0:ActiveState/0:Id", alarm_id) for alarm_id in doubtful])
+                there = {key: node for key, node in zip(doubtful, nodes, strict=True) if isinstance(node, ua.NodeId)}
+                rows = await read(link, list(there.values()), (ua.AttributeIds.Value,))
+                states = {key: plain(row[0]) for key, row in zip(there, rows, strict=True)}
+        except ua.UaError as error:
+            log.info("reading active alarms: %s", _told(error))
+        for alarm_id, same_session in doubtful.items():
+            is_active = states.get(alarm_id)
+            is_over = is_active is False or (is_active is None and not same_session)
+            # An event can have come in the meantime.
+            if is_over and alarm_id in self._unretained:
+                self._end(alarm_id)
+
+    def _end(self, alarm_id: str) -> None:
+        alarm = pb.Alarm()
+        alarm.CopyFrom(self._alarms[alarm_id])
+        alarm.state, alarm.native_state = pb.ALARM_STATE_ACK_RTN, "Inactive, Acked"
+        alarm.clear_time.CopyFrom(timestamp_from_datetime(datetime.now(UTC)))
+        self._alarms[alarm_id] = alarm
+        self._unretained.discard(alarm_id)
+        if self._listener is not None:
+            self._listener.changed(alarm)
 
 
 def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) -> pb.Alarm:
     active, acked = bool(fields["ActiveState/Id"]), fields.get("AckedState/Id") is not False
-    state = _STATES[active, acked] if fields.get("Retain") is not False else pb.ALARM_STATE_ACK_RTN
+    # `Retain` false means that nobody needs to look at the condition. Some servers clear it when an alarm is
+    # acknowledged although it is still active; then the alarm stays. A disabled condition is no alarm, whatever it was
+    # before.
+    is_over = fields.get("EnabledState/Id") is False or (fields.get("Retain") is False and not active)
+    state = pb.ALARM_STATE_ACK_RTN if is_over else _STATES[active, acked]
     severity = fields.get("Severity") or 0
     source, name = _text(fields.get("SourceName")), _text(fields.get("ConditionName"))
     kind = fields.get("EventType")
@@ -322,13 +420,13 @@ def _type_name(kind: object) -> str:
     if not isinstance(kind, ua.NodeId):
         return ""
     number = kind.Identifier if kind.NamespaceIndex == 0 else None
-    return str(ua.ObjectIdNames.get(number, "")) or str(kind.to_string())
+    return str(ua.ObjectIdNames.get(number, "")) or shown(kind.to_string())
 
 
 def _text(value: object) -> str:
     if isinstance(value, ua.LocalizedText):
-        return value.Text or ""
-    return value if isinstance(value, str) else ""
+        return shown(value.Text)
+    return shown(value) if isinstance(value, str) else ""
 
 
 def _moment(value: object) -> datetime | None:
@@ -342,8 +440,12 @@ def _ack_of(status: ua.StatusCode) -> AlarmAck:
         return AlarmAck()
     name = str(status.name)
     if status.value == ua.StatusCodes.BadConditionBranchAlreadyAcked:
-        return AlarmAck(E_FAIL, "the alarm is acknowledged already", _ACKED_ALREADY)
+        return _acked_already()
     return AlarmAck(E_FAIL, f"the OPC UA server answered {name}")
+
+
+def _acked_already() -> AlarmAck:
+    return AlarmAck(E_FAIL, "the alarm is acknowledged already", _ACKED_ALREADY)
 
 
 def _told(error: Exception) -> str:

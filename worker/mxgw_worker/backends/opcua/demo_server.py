@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from asyncua import Server, ua, uamethod
 from asyncua.crypto.permission_rules import User, UserRole
 
+from mxgw_worker.backends.opcua import certificates
 from mxgw_worker.backends.sim.profiles.recording import STEEL_WEEK, attribute_name
 from mxgw_worker.backends.sim.recordings import Recording, read_recording
 from mxgw_worker.backends.sim.status import DataType
@@ -54,6 +55,11 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
     ("LocalizedText", _T.LocalizedText, ua.LocalizedText("Text", "en")),
     ("QualifiedName", _T.QualifiedName, ua.QualifiedName("Name", 2)),
     ("NodeId", _T.NodeId, ua.NodeId("Target", 2)),
+    ("ExpandedNodeId", _T.ExpandedNodeId, ua.ExpandedNodeId("Target", 0, NamespaceUri="urn:plant;1", ServerIndex=1)),
+    ("StatusCode", _T.StatusCode, ua.StatusCode(0x80AB1234)),
+    ("XmlElement", _T.XmlElement, ua.XmlElement("<a>1</a>")),
+    ("Range", _T.ExtensionObject, ua.Range(float("nan"), 1.0)),
+    ("Variants", _T.Variant, [ua.Variant(1, _T.Int32), ua.Variant("a", _T.String), ua.Variant([0.5], _T.Double)]),
     ("BooleanArray", _T.Boolean, [True, False, True]),
     ("Int32Array", _T.Int32, [1, 2, 3]),
     ("UInt64Array", _T.UInt64, [1, 2**64 - 1]),
@@ -143,6 +149,10 @@ async def _serve(options: argparse.Namespace, password: str, certificate: bytes)
 
 async def _set_security(server: Server, options: argparse.Namespace) -> None:
     if options.certificate:
+        # Clients compare the two. Source: OPC 10000-4, 6.1.3.
+        uri = certificates.application_uri(certificates.load(Path(options.certificate)))
+        if uri:
+            await server.set_application_uri(uri)
         await server.load_certificate(options.certificate)
         await server.load_private_key(options.private_key)
         server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
@@ -157,11 +167,11 @@ async def _repeat(step: Callable[[], Any], period_s: float) -> None:
     """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one
     second.
     """
-    due = time.monotonic()
+    due = time.perf_counter()
     while True:
         await step()
-        due = max(due + period_s, time.monotonic() - 1.0)
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + period_s, time.perf_counter() - 1.0)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
 
 async def _add_steel(
@@ -208,8 +218,13 @@ async def _add_writable(server: Server, index: int) -> None:
 
     for name, kind, first in _WRITABLE:
         is_array = isinstance(first, list)
-        await (await add(name, ua.Variant(first, kind, is_array=is_array))).set_writable()
+        # The library finds out the data type of all values but those that have several.
+        data_type = ua.NodeId(ua.ObjectIds.BaseDataType) if kind == _T.Variant else None
+        await (await add(name, ua.Variant(first, kind, is_array=is_array), data_type)).set_writable()
     mode = await server.nodes.enum_data_type.add_data_type(ua.NodeId("Mode", index), ua.QualifiedName("Mode", index))
+    strings = ua.Variant([ua.LocalizedText(text) for text in ("Zero", "One", "Two")], _T.LocalizedText)
+    await mode.add_property(ua.NodeId("Mode.EnumStrings", index), ua.QualifiedName("EnumStrings", 0), strings)
+    await _add_measurement(await add("Analog", ua.Variant(21.5, _T.Double)), index)
     await (await add("Mode", ua.Variant(1, _T.Int32), mode.nodeid)).set_writable()
     await (await add("Number", ua.Variant(7, _T.Int16), ua.NodeId(ua.ObjectIds.Number))).set_writable()
     await add("ReadOnly", ua.Variant(1.5, _T.Double))
@@ -222,6 +237,26 @@ async def _add_writable(server: Server, index: int) -> None:
         node = await add(name, ua.Variant(1.5, _T.Double))
         data = ua.DataValue(ua.Variant(1.5, _T.Double), ua.StatusCode(code), datetime.now(UTC))
         await server.write_attribute_value(node.nodeid, data)
+
+
+async def _add_measurement(node: Any, index: int) -> None:
+    await node.set_writable()
+    await node.write_attribute(
+        ua.AttributeIds.Description, ua.DataValue(ua.Variant(ua.LocalizedText("Temperature of the furnace")))
+    )
+    # The unit's number is that of OPC 10000-8, 5.6.3.
+    units = ua.EUInformation(
+        "http://www.opcfoundation.org/UA/units/un/cefact",
+        4408652,
+        ua.LocalizedText("\u00b0C"),
+        ua.LocalizedText("degree Celsius"),
+    )
+    for name, value in (
+        ("EURange", ua.Range(-10.0, 50.0)),
+        ("InstrumentRange", ua.Range(-40.0, 120.0)),
+        ("EngineeringUnits", units),
+    ):
+        await node.add_property(ua.NodeId(f"Writable.Analog.{name}", index), ua.QualifiedName(name, 0), value)
 
 
 async def _add_control(server: Server, index: int) -> None:

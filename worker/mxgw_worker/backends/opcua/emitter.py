@@ -36,9 +36,13 @@ class Emitter:
         """Send no more events."""
         self._sink = None
 
-    def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> None:
-        """Send the values of one DataChangeNotification, in its order. `items` has the items by client handle."""
+    def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> list[Item]:
+        """Send the values of one DataChangeNotification, in its order. `items` has the items by client handle.
+
+        Return the items whose last value says that their node does not exist.
+        """
         overflow_told = False
+        gone: dict[Item, None] = {}
         for notification in notifications:
             item = items.get(notification.ClientHandle)
             # A client handle has no item when the item was un-advised meanwhile, or when the request that created the
@@ -55,8 +59,17 @@ class Emitter:
                 )
             item.last = value
             item.stale = False
-            item.failure = 0
+            if status.node_is_gone(code):
+                gone[item] = None
+                # The same failure is reported only once in a row, also when its item was created anew.
+                if item.failure == status.failure_of(code):
+                    continue
+                item.failure = status.failure_of(code)
+            else:
+                gone.pop(item, None)
+                item.failure = 0
             self._emit(item, value, code)
+        return list(gone)
 
     def repeat(self, item: Item) -> None:
         """Report the last known value again. The server kept the subscription during an outage, so this value is still
@@ -69,9 +82,9 @@ class Emitter:
 
     def fail(self, item: Item, code: int) -> None:
         """Report that the item cannot be read. The same failure is reported only once in a row."""
-        if item.failure == code:
+        if item.failure == status.failure_of(code):
             return
-        item.failure = code
+        item.failure = status.failure_of(code)
         self._bad(item, status.quality_of(code), status.failure_statuses(code))
 
     def lose(self, item: Item) -> None:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from mxgw_worker.backends.base import BackendUnavailable
 
+from .certificates import ERRORS
+
 POLICIES = ("None", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 MODES = ("None", "Sign", "SignAndEncrypt")
 TRIGGERS = ("status_value", "status_value_timestamp", "status")
@@ -48,6 +50,7 @@ class OpcUaOptions:
     server_certificate: str = ""
     trusted_certificates: str = ""
     trust_any_server_certificate: bool = False
+    tolerated_certificate_errors: str = ""
     user: str = ""
     password: str = field(default="", repr=False)
     password_file: str = ""
@@ -100,6 +103,11 @@ class OpcUaOptions:
         """The security mode that is set; without a setting, the strictest mode that the security policy allows."""
         return self.security_mode or ("None" if self.security_policy == "None" else "SignAndEncrypt")
 
+    @property
+    def tolerated(self) -> frozenset[str]:
+        """The names in `tolerated_certificate_errors`."""
+        return frozenset(self.tolerated_certificate_errors.replace(",", " ").split())
+
     def login_password(self) -> str:
         """Return the password, from the option `password` or from the file `password_file`.
 
@@ -133,6 +141,8 @@ class OpcUaOptions:
                 "opcua: nothing says which server certificate to trust; set 'server_certificate' (the server's own), "
                 "'trusted_certificates' (a directory), or for tests 'trust_any_server_certificate = true'"
             )
+        for name in sorted(self.tolerated):
+            _one_of("tolerated_certificate_errors:", name, ERRORS)
         if self.password and self.password_file:
             raise BackendUnavailable("opcua: set 'password' or 'password_file', not both")
         if (self.password or self.password_file) and not self.user:

@@ -32,6 +32,9 @@ class Subscription:
         self.items: dict[int, Item] = {}  # Key: client handle of a monitored item. Value: the item.
         self.pending: dict[Item, None] = {}  # Items that are advised, but not monitored yet.
         self.failed: dict[Item, None] = {}  # Items that the server refused. They are tried again at intervals.
+        # Monitored items whose last value says that their node does not exist. They are created anew at intervals,
+        # because a server that has the node again does not always report values to the old monitored item.
+        self.gone: dict[Item, None] = {}
         self.doomed: list[int] = []  # Ids of monitored items that must be deleted.
         # Items that were suspended or activated, and whose new state was not sent to the server yet.
         self.modes: dict[Item, None] = {}
@@ -50,6 +53,9 @@ class Subscription:
 
 _SEQUENCES = 2**32 - 1  # The largest sequence number. The next number after it is 1.
 _REFUSED_PAUSE_S = 0.5
+# How long the messages of a subscription come that nobody knows, until it is deleted.
+_STRANGER_S = 1.0
+_MAX_STRANGERS = 1000
 # The answer to a transfer of a subscription that already belongs to this session.
 _KEPT = frozenset({ua.StatusCodes.BadNothingToDo})
 _UNSUPPORTED = frozenset(
@@ -63,14 +69,24 @@ class Publisher:
     `rebuild` is called with a subscription whose messages cannot be delivered completely, and with the reason.
     `rebuild` has to call `remove`. `publish` runs while the connection is up, in one task for each publish request that
     should wait at the server.
+
+    `discard` is called with the id of a subscription that nobody here knows: the answer to the request that created it
+    came too late. `discard` has to delete it.
     """
 
     def __init__(
-        self, connection: ServerConnection, emitter: Emitter, rebuild: Callable[[Subscription, str], None]
+        self,
+        connection: ServerConnection,
+        emitter: Emitter,
+        rebuild: Callable[[Subscription, str], None],
+        discard: Callable[[int], None],
     ) -> None:
         self._connection = connection
         self._emitter = emitter
         self._rebuild = rebuild
+        self._discard = discard
+        # Key: id of a subscription that nobody here knows. Value: the time of its first message.
+        self._strangers: dict[int, float] = {}
         self.by_id: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._any = asyncio.Event()  # Set while a subscription exists. A publish request without one is an error.
@@ -82,6 +98,7 @@ class Publisher:
     def add(self, subscription_id: int, subscription: Subscription) -> None:
         """Deliver the messages of a new subscription from now on."""
         self.by_id[subscription_id] = subscription
+        self._strangers.pop(subscription_id, None)
         self._any.set()
 
     def remove(self, subscription_id: int) -> None:
@@ -93,6 +110,7 @@ class Publisher:
     def forget_acknowledgements(self) -> None:
         """Drop the acknowledgements from before a reconnect. The server drops the acknowledged messages by itself."""
         self._acks.clear()
+        self._strangers.clear()
 
     async def publish(self) -> None:
         """Keep one publish request at the server and handle its answers. Runs until cancelled, or until the server
@@ -139,8 +157,9 @@ class Publisher:
             )
         subscription = self.by_id.get(result.SubscriptionId)
         if subscription is None:  # The subscription was removed.
+            self._unknown(result.SubscriptionId)
             return
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         subscription.suspected = False
         sequence = message.SequenceNumber
         ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
@@ -152,6 +171,15 @@ class Publisher:
             return
         if message.NotificationData:
             self._deliver(subscription, message)
+
+    def _unknown(self, subscription_id: int) -> None:
+        now = time.perf_counter()
+        # The first message can be here before the answer with the id.
+        if now - self._strangers.setdefault(subscription_id, now) > _STRANGER_S:
+            del self._strangers[subscription_id]
+            self._discard(subscription_id)
+        elif len(self._strangers) > _MAX_STRANGERS:
+            self._strangers.clear()
 
     async def _fill(self, subscription: Subscription, count: int) -> bool:
         for _ in range(count):
@@ -178,11 +206,20 @@ class Publisher:
         subscription.last_sequence = message.SequenceNumber
         for data in message.NotificationData or ():
             if isinstance(data, ua.DataChangeNotification):
-                self._emitter.notify(data.MonitoredItems, subscription.items)
+                gone = self._emitter.notify(data.MonitoredItems or (), subscription.items)
+                if gone or subscription.gone:
+                    self._keep_gone(subscription, data.MonitoredItems, gone)
             elif isinstance(data, ua.EventNotificationList) and subscription.on_events is not None:
                 subscription.on_events(data.Events or ())
             elif isinstance(data, ua.StatusChangeNotification):
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
+
+    def _keep_gone(self, subscription: Subscription, notifications: Sequence[Any], gone: Sequence[Item]) -> None:
+        for notification in notifications:
+            item = subscription.items.get(notification.ClientHandle)
+            if item is not None:
+                subscription.gone.pop(item, None)
+        subscription.gone.update(dict.fromkeys(gone))
 
     async def take_back(self, subscription: Subscription) -> bool:
         """Return True when the server kept the subscription, and everything that the server published on it during the
@@ -194,19 +231,21 @@ class Publisher:
         available: Sequence[int] = ()
         try:
             results = await self._connection.session.transfer_subscriptions(parameters)
-        except ua.UaStatusCodeError as error:
+        except ua.UaError as error:
             # This server cannot transfer subscriptions. It keeps the subscription in the session, so nothing has to be
             # transferred.
-            if error.code not in _UNSUPPORTED:
+            if not isinstance(error, ua.UaStatusCodeError) or error.code not in _UNSUPPORTED:
                 return False
         else:
+            if not results:
+                return False
             result = results[0]
             if not result.StatusCode.is_good() and result.StatusCode.value not in _KEPT:
                 return False
             available = result.AvailableSequenceNumbers or ()
         while await self._republish(subscription):
             pass
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         return not any(0 < _distance(subscription.last_sequence, n) <= _SEQUENCES // 2 for n in available)
 
     def _all_gone(self) -> None:

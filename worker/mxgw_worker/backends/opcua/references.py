@@ -6,6 +6,7 @@
 A path that starts with `/` starts at the Root folder. Any other path starts at the item context, or at the Objects
 folder when there is no context. `2:` is the namespace index of a browse name; a name without an index can be in any
 namespace. In a name, `&` makes the next character an ordinary one (`&/`, `&:`, `&&`), as in OPC UA's relative paths.
+Spaces belong to names and to string identifiers, because servers have such nodes.
 
 All paths are sent to TranslateBrowsePathsToNodeIds in bulk. In this request a name without a namespace index has index
 0, as in OPC UA. A path with such a name that is not found is then searched level by level, and each parent is browsed
@@ -14,27 +15,47 @@ once for all items below it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import unquote
 
 from asyncua import ua
 
-from .server_connection import ServerConnection
+from .batches import Refused, in_batches
+from .browsing import HIERARCHICAL, browse
+from .link import Link
 
 ROOT = ua.NodeId(84, 0)
 OBJECTS = ua.NodeId(85, 0)
 
-_NODE_ID = re.compile(r"^(?:svr=\d+;)?(?:ns=\d+;|nsu=[^;]+;)?[isgb]=", re.ASCII)
-_INDEX = re.compile(r"^(\d{1,5}):", re.ASCII)
+# Node ids as text. Source: OPC 10000-6, 5.1.12. `svu` names a server by its URI.
+_NODE_ID = re.compile(
+    r"(?:svr=(?P<server>\d+);|svu=(?P<server_uri>[^;]*);)?(?:ns=(?P<index>\d+);|nsu=(?P<uri>[^;]*);)?(?P<kind>[isgb])=",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"\d+", re.ASCII)
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_INDEX = re.compile(r"^(\d+):", re.ASCII)
 _PART = re.compile(r"(?:[^/&]|&.)+", re.DOTALL)
 _PATH = re.compile(r"(?:[^/&]|&.)+(?:/(?:[^/&]|&.)+)*", re.DOTALL)
 MAX_DEPTH = 64
+# The largest namespace index and numeric identifier that OPC UA can encode. Source: OPC 10000-6, 5.2.2.9.
+_MAX_INDEX, _MAX_NUMBER = 2**16 - 1, 2**32 - 1
+# The longest identifier. Source: OPC 10000-3, 8.2.4.
+_MAX_IDENTIFIER_CHARACTERS = 4096
 
 
 class BadReference(ValueError):
-    """The text is neither a node id nor a browse path, or it names a namespace that the server does not have."""
+    """The text is neither a node id nor a browse path, or it names what no node of this server can have."""
+
+
+class UnknownNamespace(BadReference):
+    """The server does not have the namespace that the reference names. It can get this namespace later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +80,10 @@ def parse(definition: str, context: str, namespaces: Sequence[str]) -> Reference
     Raises:
         BadReference: `definition` or `context` is no valid reference.
     """
-    definition = definition.strip()
+    _check_text(definition)
+    definition = _trimmed(definition)
     if is_node_id(definition):
-        return Reference(_node_id(definition, namespaces))
+        return Reference(parse_node_id(definition, namespaces))
     if definition.startswith("/"):
         return Reference(ROOT, _segments(definition[1:]))
     below = parse(context, "", namespaces) if context.strip() else Reference(OBJECTS)
@@ -73,21 +95,95 @@ def is_node_id(text: str) -> bool:
     return _NODE_ID.match(text) is not None
 
 
+def is_path(definition: str) -> bool:
+    """Return True when `definition` is read as a path, absolute or below its context."""
+    return not is_node_id(_trimmed(definition))
+
+
+def parse_node_id(text: str, namespaces: Sequence[str]) -> ua.NodeId:
+    """Return the node id that `text` names. `namespaces` is the server's list of namespaces.
+
+    Raises:
+        BadReference: `text` is no node id that OPC UA can encode, or it belongs to another server.
+    """
+    match = _NODE_ID.match(text)
+    if match is None:
+        raise BadReference("not a node id")
+    _check_text(text)
+    if match["server_uri"] is not None or _number(match["server"] or "0", _MAX_NUMBER) != 0:
+        raise BadReference("the node id names a node of another server")
+    uri = match["uri"]
+    index = _number(match["index"] or "0", _MAX_INDEX) if uri is None else _index_of(uri, namespaces)
+    identifier = text[match.end() :]
+    if len(identifier) > _MAX_IDENTIFIER_CHARACTERS:
+        raise BadReference(f"an identifier has more than {_MAX_IDENTIFIER_CHARACTERS} characters")
+    match match["kind"]:
+        case "i":
+            return ua.NodeId(_number(identifier.rstrip(), _MAX_NUMBER), index)
+        case "s":
+            return ua.NodeId(identifier, index)
+        case "g":
+            if not _GUID.fullmatch(identifier.rstrip()):
+                raise BadReference("the identifier is not a GUID")
+            return ua.NodeId(uuid.UUID(identifier.rstrip()), index)
+        case _:
+            return ua.NodeId(_opaque(identifier.rstrip()), index)
+
+
 def escape(name: str) -> str:
     """Return a browse name, with its special characters escaped for a path."""
     return re.sub(r"([&/:])", r"&\1", name)
 
 
-def _node_id(text: str, namespaces: Sequence[str]) -> ua.NodeId:
+def durable(node_id: ua.NodeId, namespaces: Sequence[str]) -> str:
+    """Return a node id as text with the URI of its namespace. It stays valid when the server numbers its namespaces
+    differently.
+    """
+    index = node_id.NamespaceIndex
+    plain = str(ua.NodeId(node_id.Identifier, 0, node_id.NodeIdType).to_string())
+    if index == 0:
+        return plain
+    if index >= len(namespaces) or not namespaces[index]:
+        return f"ns={index};{plain}"
+    uri = namespaces[index].replace("%", "%25").replace(";", "%3B")
+    return f"nsu={uri};{plain}"
+
+
+def _check_text(text: str) -> None:
     try:
-        node_id = ua.NodeId.from_string(text)
-    except (ValueError, ua.UaError) as error:
-        raise BadReference(f"not a node id: {error}") from error
-    if not isinstance(node_id, ua.ExpandedNodeId):
-        return node_id
-    if node_id.NamespaceUri not in namespaces:
-        raise BadReference("the server has no such namespace")
-    return ua.NodeId(node_id.Identifier, namespaces.index(node_id.NamespaceUri), node_id.NodeIdType)
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadReference("the reference has characters that no text can have") from None
+
+
+def _trimmed(text: str) -> str:
+    """Return the text without spaces in front of a node id or of an absolute path, where they mean nothing."""
+    start = text.lstrip()
+    return start if not start or start.startswith("/") or is_node_id(start) else text
+
+
+def _number(digits: str, largest: int) -> int:
+    # The number of digits is limited, because Python needs quadratic time for long numbers.
+    if not _NUMBER.fullmatch(digits) or len(digits.lstrip("0")) > len(str(largest)) or int(digits) > largest:
+        raise BadReference(f"not a number up to {largest}")
+    return int(digits)
+
+
+def _opaque(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadReference("the identifier is not in base64") from None
+
+
+def _index_of(uri: str, namespaces: Sequence[str]) -> int:
+    """Return the index of a namespace. In a reference, `;` and `%` of its URI are written as `%3B` and `%25`. Other
+    characters can be, and a URI that was not encoded is understood too.
+    """
+    for candidate in (unquote(uri, errors="surrogateescape"), uri):
+        if candidate and candidate in namespaces:
+            return namespaces.index(candidate)
+    raise UnknownNamespace("the server has no such namespace")
 
 
 def _segments(text: str) -> tuple[Segment, ...]:
@@ -103,25 +199,45 @@ def _segments(text: str) -> tuple[Segment, ...]:
 
 def _segment(part: str) -> Segment:
     match = _INDEX.match(part)
-    name = re.sub(r"&(.)", r"\1", part[match.end() :] if match else part)
+    name = re.sub(r"&(.)", r"\1", part[match.end() :] if match else part, flags=re.DOTALL)
     if not name:
         raise BadReference("a browse path has an empty name")
-    return Segment(int(match.group(1)) if match else None, name)
+    return Segment(_number(match.group(1), _MAX_INDEX) if match else None, name)
 
 
-HIERARCHICAL = ua.NodeId(33, 0)
-
-_T = TypeVar("_T")
-_NO_MATCH = ua.StatusCodes.BadNoMatch
+_codes = ua.StatusCodes
+_NO_MATCH = _codes.BadNoMatch
 
 
-def chunks(entries: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """Yield `entries` in parts of at most `size` entries."""
-    for start in range(0, len(entries), size):
-        yield entries[start : start + size]
+async def locate(link: Link, wanted: Sequence[tuple[str, str]]) -> list[ua.NodeId | int]:
+    """Return the node id of each reference, or the StatusCode that says why there is none. A reference is a definition
+    and its context. The server's namespaces are read again when a reference names one that is not known.
+
+    Raises:
+        ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
+    """
+    references = [_parsed(definition, context, link.namespaces) for definition, context in wanted]
+    if _codes.BadNodeIdUnknown in references:
+        await link.read_namespaces()
+        references = [
+            _parsed(*wanted[place], link.namespaces) if reference == _codes.BadNodeIdUnknown else reference
+            for place, reference in enumerate(references)
+        ]
+    usable = list(dict.fromkeys(r for r in references if isinstance(r, Reference)))
+    found = dict(zip(usable, await resolve(link, usable), strict=True))
+    return [found[r] if isinstance(r, Reference) else r for r in references]
 
 
-async def resolve(connection: ServerConnection, references: Sequence[Reference]) -> list[ua.NodeId | int]:
+def _parsed(definition: str, context: str, namespaces: Sequence[str]) -> Reference | int:
+    try:
+        return parse(definition, context, namespaces)
+    except UnknownNamespace:
+        return int(_codes.BadNodeIdUnknown)
+    except BadReference:
+        return int(_codes.BadNodeIdInvalid)
+
+
+async def resolve(link: Link, references: Sequence[Reference]) -> list[ua.NodeId | int]:
     """Return one result per reference: its node id, or the StatusCode of the failure.
 
     Raises:
@@ -129,63 +245,17 @@ async def resolve(connection: ServerConnection, references: Sequence[Reference])
     """
     found: dict[Reference, ua.NodeId | int] = {r: r.start for r in references if not r.path}
     paths = list(dict.fromkeys(r for r in references if r.path))
-    for some in chunks(paths, connection.limits.translate):
-        answers = await connection.session.translate_browsepaths_to_nodeids([_browse_path(r) for r in some])
-        for reference, answer in zip(some, answers, strict=True):
-            found[reference] = _target(answer)
+
+    async def translate(some: Sequence[Reference]) -> Sequence[Any]:
+        answers: Sequence[Any] = await link.session.translate_browsepaths_to_nodeids([_browse_path(r) for r in some])
+        return answers
+
+    for reference, answer in zip(paths, await in_batches(link, "translate", paths, translate), strict=True):
+        found[reference] = answer.code if isinstance(answer, Refused) else _target(reference, answer, link)
     loose = [r for r in paths if isinstance(found[r], int) and any(s.index is None for s in r.path)]
     if loose:
-        found.update(await _walk(connection, loose))
+        found.update(await _walk(link, loose))
     return [found[r] for r in references]
-
-
-async def browse(
-    connection: ServerConnection, parents: Sequence[ua.NodeId], node_classes: int, limit_per_node: int = 0
-) -> list[list[Any] | int]:
-    """Return the children of each parent as ReferenceDescriptions, or the StatusCode of the failure.
-
-    When `limit_per_node` is not 0, at most this number of children is returned per parent.
-
-    Raises:
-        ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
-    """
-    results: list[list[Any] | int] = []
-    for some in chunks(parents, connection.limits.browse):
-        parameters = ua.BrowseParameters()
-        parameters.View = ua.ViewDescription()
-        parameters.RequestedMaxReferencesPerNode = limit_per_node
-        parameters.NodesToBrowse = [_description(parent, node_classes) for parent in some]
-        for answer in await connection.session.browse(parameters):
-            if not answer.StatusCode.is_good():
-                results.append(int(answer.StatusCode.value))
-                continue
-            children = list(answer.References or [])
-            await _drain(connection, answer, children, release=limit_per_node > 0)
-            results.append(children)
-    return results
-
-
-async def _drain(connection: ServerConnection, answer: Any, children: list[Any], *, release: bool) -> None:
-    while answer.ContinuationPoint:
-        parameters = ua.BrowseNextParameters()
-        parameters.ReleaseContinuationPoints = release
-        parameters.ContinuationPoints = [answer.ContinuationPoint]
-        answers = await connection.session.browse_next(parameters)
-        if release or not answers:
-            return
-        answer = answers[0]
-        children.extend(answer.References or [])
-
-
-def _description(parent: ua.NodeId, node_classes: int) -> ua.BrowseDescription:
-    description = ua.BrowseDescription()
-    description.NodeId = parent
-    description.BrowseDirection = ua.BrowseDirection.Forward
-    description.ReferenceTypeId = HIERARCHICAL
-    description.IncludeSubtypes = True
-    description.NodeClassMask = node_classes
-    description.ResultMask = ua.BrowseResultMask.All
-    return description
 
 
 def _browse_path(reference: Reference) -> ua.BrowsePath:
@@ -201,10 +271,32 @@ def _browse_path(reference: Reference) -> ua.BrowsePath:
     return path
 
 
-def _target(answer: Any) -> ua.NodeId | int:
+def _target(reference: Reference, answer: Any, link: Link) -> ua.NodeId | int:
     if not answer.StatusCode.is_good():
         return int(answer.StatusCode.value)
-    return plain_node_id(answer.Targets[0].TargetId) if answer.Targets else int(_NO_MATCH)
+    for target in answer.Targets or ():
+        node_id = local_node_id(target.TargetId, link.namespaces)
+        # When names of the path are left over, the target is not the node that the path means: the path goes on at
+        # another server.
+        if node_id is not None and target.RemainingPathIndex not in range(1, len(reference.path)):
+            return node_id
+    return int(_NO_MATCH)
+
+
+def local_node_id(node_id: ua.NodeId, namespaces: Sequence[str]) -> ua.NodeId | None:
+    """Return an expanded node id as a plain one; None when it is the id of a node of another server, or in a namespace
+    that is not known.
+    """
+    if not isinstance(node_id, ua.ExpandedNodeId):
+        return node_id
+    if node_id.ServerIndex:
+        return None
+    index = node_id.NamespaceIndex
+    if node_id.NamespaceUri:
+        if node_id.NamespaceUri not in namespaces:
+            return None
+        index = namespaces.index(node_id.NamespaceUri)
+    return ua.NodeId(node_id.Identifier, index)
 
 
 def plain_node_id(node_id: ua.NodeId) -> ua.NodeId:
@@ -216,12 +308,12 @@ def plain_node_id(node_id: ua.NodeId) -> ua.NodeId:
     return node_id
 
 
-async def _walk(connection: ServerConnection, references: Iterable[Reference]) -> dict[Reference, ua.NodeId | int]:
+async def _walk(link: Link, references: Iterable[Reference]) -> dict[Reference, ua.NodeId | int]:
     found: dict[Reference, ua.NodeId | int] = {}
     places: dict[Reference, tuple[ua.NodeId, tuple[Segment, ...]]] = {r: (r.start, r.path) for r in references}
     while places:
         parents = list(dict.fromkeys(node for node, _ in places.values()))
-        children = dict(zip(parents, await browse(connection, parents, 0), strict=True))
+        children = dict(zip(parents, await browse(link, parents, 0), strict=True))
         following: dict[Reference, tuple[ua.NodeId, tuple[Segment, ...]]] = {}
         indexes = {parent: _by_name(answer) for parent, answer in children.items() if not isinstance(answer, int)}
         for reference, (node, path) in places.items():
@@ -229,7 +321,7 @@ async def _walk(connection: ServerConnection, references: Iterable[Reference]) -
             if isinstance(answer, int):
                 found[reference] = answer
                 continue
-            child = _match(indexes[node].get(path[0].name, ()), path[0])
+            child = _match(indexes[node].get(path[0].name, ()), path[0], link.namespaces)
             if child is None:
                 found[reference] = int(_NO_MATCH)
             elif len(path) == 1:
@@ -247,8 +339,10 @@ def _by_name(children: Sequence[Any]) -> dict[str, list[Any]]:
     return index
 
 
-def _match(children: Sequence[Any], segment: Segment) -> ua.NodeId | None:
+def _match(children: Sequence[Any], segment: Segment, namespaces: Sequence[str]) -> ua.NodeId | None:
     for child in children:
         if segment.index is None or segment.index == child.BrowseName.NamespaceIndex:
-            return plain_node_id(child.NodeId)
+            node_id = local_node_id(child.NodeId, namespaces)
+            if node_id is not None:
+                return node_id
     return None

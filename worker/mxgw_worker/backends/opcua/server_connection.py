@@ -10,99 +10,86 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
-from pathlib import Path
+import time
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.client.ua_session import UaSession
 from asyncua.crypto import security_policies
-from asyncua.crypto.uacrypto import CertProperties
 
 from mxgw_worker.backends.base import BackendUnavailable
 
-from . import certificates
+from .channel import keep_channel, open_channel
+from .limits import Limits, learn
+from .link import NAMESPACE_0, NAMESPACE_ARRAY, Link, namespaces_of
 from .options import OpcUaOptions
+from .security import refusal, secure
+from .session import Session
 
 log = logging.getLogger(__name__)
 
 _NONE_URI = security_policies.SecurityPolicyNone.URI
-_NAMESPACE_ARRAY = ua.NodeId(ua.ObjectIds.Server_NamespaceArray, 0)
+# The server has as many sessions as it allows.
+_NO_ROOM = frozenset({ua.StatusCodes.BadTooManySessions, ua.StatusCodes.BadMaxConnectionsReached})
 _SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
-# Node ids of the server's operation limits, in the order of the fields of `Limits`.
-# Source: OPC UA Part 5 section 6.3.11.
-_LIMIT_NODES = [ua.NodeId(number, 0) for number in (11705, 11707, 11710, 11712, 11714)]
-
-
-_SESSION_GONE = frozenset(
-    {
-        ua.StatusCodes.BadSessionIdInvalid,
-        ua.StatusCodes.BadSessionClosed,
-        ua.StatusCodes.BadSessionNotActivated,
-        ua.StatusCodes.BadSecureChannelIdInvalid,
-        ua.StatusCodes.BadSecureChannelClosed,
-        ua.StatusCodes.BadConnectionClosed,
-    }
-)
-
-
-def check_session(error: ua.UaStatusCodeError) -> None:
-    """Raise the error again when it means that the session has ended, so that the connection is opened again."""
-    if error.code in _SESSION_GONE:
-        raise error
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The largest number of operations that one request may contain, for each kind of request."""
-
-    read: int
-    write: int
-    browse: int
-    translate: int
-    monitor: int
-
-
-class _Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
-    """A session without the library's publish loop. Instead, `Publisher` publishes in order, after missed messages were
-    fetched.
-    """
-
-    def ensure_publish_loop(self) -> None:
-        return
+# How long a session is given to end that was made by an attempt to connect which failed.
+_ABANDON_S = 1.0
 
 
 class ServerConnection:
-    """Connects, reconnects and closes. While the connection is down, reading `session` raises ConnectionError."""
+    """Connects, reconnects and closes. While the connection is down, reading `link` raises ConnectionError."""
 
     def __init__(self, options: OpcUaOptions) -> None:
         self._options = options
         self._client: Client | None = None
-        self._up = False
+        self._link: Link | None = None
         self._ever_up = False
-        self.namespaces: list[str] = []
-        self.limits = Limits(*[options.max_items_per_call] * 5)
+        # True while the session was made by the attempt to connect that is running.
+        self._session_is_new = False
+        # How long the keys of the secure channel live. The server decides.
+        self._keys_live_s = options.channel_lifetime_s
+        # Counts the sessions. What the server keeps for a session is gone, or of another session, after the next one.
+        self.session_number = 0
 
     @property
     def up(self) -> bool:
         """True when requests can be sent."""
-        return self._up
+        return self._link is not None and self._link.up
 
     @property
-    def session(self) -> UaSession:
-        """The library's session object, which sends requests.
+    def link(self) -> Link:
+        """The connection that there is now.
 
         Raises:
             ConnectionError: the connection is down.
         """
-        if not self._up or self._client is None:
+        if self._link is None or not self._link.up:
             raise ConnectionError("the OPC UA server is not connected")
-        return self._client.uaclient.session
+        return self._link
+
+    @property
+    def session(self) -> Session:
+        """The session of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.session
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of `link`.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        return self.link.limits
 
     async def open(self) -> bool:
         """Connect, and reuse the session of an earlier connection if the server still has it.
 
-        Return True when the session was reused. This takes `connect_timeout_s` at most.
+        Return True when the session was reused. The session is there after `connect_timeout_s` at most. Then the server
+        is asked for its namespaces and limits, which takes `request_timeout_s` at most for each request. It takes a
+        second more when the new session has to be ended because the rest failed.
 
         Raises:
             BackendUnavailable: the connection failed; the text says how to fix the problem.
@@ -111,19 +98,22 @@ class ServerConnection:
         try:
             async with asyncio.timeout(options.connect_timeout_s):
                 if self._client is None:
-                    self._client = await self._new_client()
+                    self._client = self._new_client()
+                await secure(self._client, options)
                 reused = await self._connect(self._client)
-                await self._learn(self._client.uaclient.session)
-        except BackendUnavailable:
+            # These requests have their own time each: a slow server has connected by now.
+            link = await self._learn(self._client.uaclient.session)
+            if reused:
+                await self._check_numbers(link)
+        except BaseException as error:
+            await self._abandon()
             self.drop()
+            if isinstance(error, ua.UaError | OSError | TimeoutError):
+                raise BackendUnavailable(self._explain(error)) from error
             raise
-        except (ua.UaError, OSError, TimeoutError) as error:
-            self.drop()
-            raise BackendUnavailable(self._explain(error)) from error
-        except BaseException:
-            self.drop()
-            raise
-        self._up = self._ever_up = True
+        self._link = link
+        self._ever_up = True
+        self._session_is_new = False
         return reused
 
     async def serve(self) -> str:
@@ -135,7 +125,9 @@ class ServerConnection:
         reason = "the connection was closed"
         try:
             async with asyncio.TaskGroup() as tasks, client.uaclient.subscribe_state() as states:
-                renewal = tasks.create_task(self._renew(client), name="opcua:channel")
+                renewal = tasks.create_task(
+                    keep_channel(client, self._options.channel_lifetime_s, self._keys_live_s), name="opcua:channel"
+                )
                 probe = tasks.create_task(self._probe(client), name="opcua:probe")
                 while client.uaclient.state is UaClientState.CONNECTED:
                     await states.next_change()
@@ -147,7 +139,9 @@ class ServerConnection:
 
     async def close(self) -> None:
         """Close the session, the channel and the socket. This takes a bounded time and never raises."""
-        was_up, self._up = self._up, False
+        was_up = self.up
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
         try:
@@ -161,93 +155,63 @@ class ServerConnection:
 
     def drop(self) -> None:
         """Close the socket at once, without waiting until unsent data is sent."""
-        self._up = False
+        if self._link is not None:
+            self._link.up = False
         if self._client is None:
             return
-        low = self._client.uaclient
-        if low.protocol is not None and low.protocol.transport is not None:
-            low.protocol.transport.abort()
-        low.disconnect_socket()
+        self._abort()
+        self._client.uaclient.disconnect_socket()
         if not self._ever_up:
             self._client = None
 
-    async def _new_client(self) -> Client:
+    def _abort(self) -> None:
+        protocol = self._client.uaclient.protocol if self._client is not None else None
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def _check_numbers(self, link: Link) -> None:
+        """End a reused session when indexes of namespaces mean something else than before: its monitored items belong
+        to other nodes now. The next attempt makes a new session.
+
+        Raises:
+            ConnectionError: the session was ended.
+        """
+        before = self._link.namespaces if self._link is not None else []
+        if link.namespaces[: len(before)] != before:
+            await link.session.close_session(True)
+            raise ConnectionError("the server has numbered its namespaces anew")
+
+    async def _abandon(self) -> None:
+        """End a session that the failed attempt to connect has made. Otherwise it would take one of the server's few
+        places until it ends by its timeout.
+        """
+        if self._client is None or not self._session_is_new:
+            return
+        self._session_is_new = False
+        try:
+            async with asyncio.timeout(_ABANDON_S):
+                await self._client.uaclient.session.close_session(True)
+        except (ua.UaError, OSError, TimeoutError) as error:
+            log.debug("ending a session that was not used: %s", type(error).__name__)
+
+    def _new_client(self) -> Client:
         options = self._options
         client = Client(options.url, timeout=options.request_timeout_s)
-        client.uaclient.session = _Session(client.uaclient)
+        client.uaclient.session = Session(client.uaclient)
         client.name = client.description = options.application_name
         client.application_uri = options.application_uri or f"urn:{socket.gethostname()}:mxgw:opcua"
         client.product_uri = "urn:mxgw"
         client.session_timeout = int(options.session_timeout_s * 1000)
-        client.secure_channel_timeout = int(options.channel_lifetime_s * 1000)
         if options.user:
             client.set_user(options.user)
             client.set_password(options.login_password())
-        elif options.user_certificate:
-            await client.load_client_certificate(certificates.der(Path(options.user_certificate)), "der")
-            await self._load_user_key(client)
-        if options.security_policy != "None":
-            await self._secure(client)
         return client
-
-    async def _secure(self, client: Client) -> None:
-        options = self._options
-        own = certificates.load(Path(options.certificate))
-        client.application_uri = options.application_uri or certificates.application_uri(own)
-        policy = getattr(security_policies, f"SecurityPolicy{options.security_policy}")
-        mode = ua.MessageSecurityMode[options.mode]
-        if options.server_certificate:
-            server = certificates.der(Path(options.server_certificate))
-        else:
-            server = await self._offered_certificate(client, policy.URI, mode)
-        content, form = certificates.private_key(Path(options.private_key))
-        try:
-            await client.set_security(
-                policy,
-                CertProperties(certificates.der(Path(options.certificate)), "der"),
-                CertProperties(content, form, options.private_key_password or None),
-                None,
-                CertProperties(server, "der"),
-                mode,
-            )
-        except (ValueError, TypeError) as error:
-            raise BackendUnavailable(
-                f"opcua: private key {options.private_key} cannot be used; is 'private_key_password' right? "
-                f"({type(error).__name__})"
-            ) from error
-
-    async def _load_user_key(self, client: Client) -> None:
-        options = self._options
-        content, form = certificates.private_key(Path(options.user_private_key))
-        try:
-            await client.load_private_key(content, options.user_private_key_password or None, form)
-        except (ValueError, TypeError) as error:
-            raise BackendUnavailable(
-                f"opcua: user_private_key {options.user_private_key} cannot be used; is 'user_private_key_password' "
-                f"right? ({type(error).__name__})"
-            ) from error
-
-    async def _offered_certificate(self, client: Client, policy_uri: str, mode: ua.MessageSecurityMode) -> bytes:
-        endpoints = await client.connect_and_get_server_endpoints()
-        for endpoint in endpoints:
-            if endpoint.SecurityPolicyUri == policy_uri and endpoint.SecurityMode == mode:
-                der = _first_certificate(endpoint.ServerCertificate or b"")
-                if not self._options.trust_any_server_certificate:
-                    certificates.check_trusted(der, Path(self._options.trusted_certificates))
-                return der
-        offers = {
-            f"{e.SecurityPolicyUri.rpartition('#')[2]}/{ua.MessageSecurityMode(e.SecurityMode).name}" for e in endpoints
-        }
-        raise BackendUnavailable(
-            f"opcua: {self._options.url} does not offer {self._options.security_policy}/{self._options.mode}; "
-            f"it offers {', '.join(sorted(offers)) or 'nothing'}; change security_policy and security_mode"
-        )
 
     async def _connect(self, client: Client) -> bool:
         await client.connect_socket()
-        await client.send_hello()
-        await client.open_secure_channel()
         session = client.uaclient.session
+        await session.hello(client.server_url.geturl())
+        self._keys_live_s = await open_channel(client, self._options.channel_lifetime_s)
         if self._ever_up and session.has_session:
             session.rebind_authentication_token()
             try:
@@ -255,6 +219,8 @@ class ServerConnection:
                 return True
             except ua.UaStatusCodeError as error:
                 log.info("the server no longer has the session: %s", ua.StatusCode(error.code).name)
+        self._session_is_new = True
+        self.session_number += 1
         await client.create_session()
         self._refuse_plaintext(client)
         await self._activate(client)
@@ -281,29 +247,29 @@ class ServerConnection:
                 "or allow_plaintext_password = true where the network is trusted"
             )
 
-    async def _learn(self, session: UaSession) -> None:
-        """Read the namespaces and the operation limits in one request. Servers are not required to have the limits."""
-        parameters = ua.ReadParameters()
-        parameters.NodesToRead = [
-            ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in [_NAMESPACE_ARRAY, *_LIMIT_NODES]
-        ]
-        namespaces, *limits = await session.read(parameters)
-        if namespaces.Value is not None and isinstance(namespaces.Value.Value, list):
-            self.namespaces = [str(uri) for uri in namespaces.Value.Value]
-        cap = self._options.max_items_per_call
-        numbers = [entry.Value.Value if entry.Value is not None else None for entry in limits]
-        self.limits = Limits(*(min(cap, n) if isinstance(n, int) and n > 0 else cap for n in numbers))
-
-    async def _renew(self, client: Client) -> None:
-        while True:
-            await asyncio.sleep(client.secure_channel_timeout / 1000 * 0.75)
-            await client.open_secure_channel(renew=True)
-            client.uaclient.revolve_security_token()
+    async def _learn(self, session: Session) -> Link:
+        """Read the server's limits and namespaces."""
+        limits, (namespaces,) = await learn(session, self._options.max_items_per_call, [NAMESPACE_ARRAY])
+        return Link(session, namespaces_of(namespaces) or [NAMESPACE_0], limits, self._abort)
 
     async def _probe(self, client: Client) -> None:
+        """Ask the server something whenever it has been silent for a while.
+
+        Raises:
+            TimeoutError, ConnectionError, ua.UaError: the server does not answer.
+        """
+        session = client.uaclient.session
         while True:
             await asyncio.sleep(self._options.probe_interval_s)
-            await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            asked = time.perf_counter()
+            if asked - session.last_answer < self._options.probe_interval_s:
+                continue
+            try:
+                await session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+            except TimeoutError:
+                # A slow server answers one request after the other. It is not lost while it answers any.
+                if session.last_answer < asked:
+                    raise
 
     def _explain(self, error: Exception) -> str:
         url, options = self._options.url, self._options
@@ -324,13 +290,20 @@ class ServerConnection:
             ):
                 who = f"user {options.user!r}" if options.user else "this login (anonymous or certificate)"
                 return f"opcua: {url} refuses {who}; check 'user' and 'password', or the server's user list"
-            case ua.UaStatusCodeError() if _is_about_certificates(error):
+            case ua.UaStatusCodeError() if about_certificates := refusal(error, options):
+                return about_certificates
+            case ua.UaStatusCodeError() if error.code in _NO_ROOM:
                 return (
-                    f"opcua: {url} refuses the client's certificate ({ua.StatusCode(error.code).name}); put "
-                    f"{options.certificate or 'it'} into the server's trusted certificates"
+                    f"opcua: {url} has no room for a further session ({ua.StatusCode(error.code).name}); end sessions "
+                    "of other clients, or raise the server's limit of sessions"
                 )
             case ua.UaStatusCodeError():
                 return f"opcua: {url} refuses the session: {ua.StatusCode(error.code).name}"
+            case ua.UaError() if "Server certificate mismatch" in str(error):
+                return (
+                    f"opcua: {url} has another certificate than the one that was checked before; if it was renewed, "
+                    f"renew {options.server_certificate or 'the trusted certificates'} too"
+                )
             case ua.UaError() if "No matching endpoints" in str(error):
                 return (
                     f"opcua: {url} does not offer {options.security_policy}/{options.mode}; set security_policy and "
@@ -343,13 +316,3 @@ class ServerConnection:
                     f"opcua: the connection to {url} failed ({type(error).__name__}: {error}); check that it is an "
                     "OPC UA server and that it accepts security_policy and certificate"
                 )
-
-
-def _is_about_certificates(error: ua.UaStatusCodeError) -> bool:
-    name = str(ua.StatusCode(error.code).name)
-    return name.startswith("BadCertificate") or name == "BadSecurityChecksFailed"
-
-
-def _first_certificate(der: bytes) -> bytes:
-    """Return the first certificate of a chain. Its bytes 2 and 3 hold the number of bytes that follow after them."""
-    return der[: int.from_bytes(der[2:4], "big") + 4]

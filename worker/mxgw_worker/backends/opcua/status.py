@@ -70,11 +70,14 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadWriteNotSupported: (OPERATIONAL, 1007),
     _codes.BadTypeMismatch: (OPERATIONAL, 1005),
     _codes.BadOutOfRange: (OPERATIONAL, 1004),
+    _codes.BadRequestTooLarge: (OPERATIONAL, 1004),
+    _codes.BadEncodingLimitsExceeded: (OPERATIONAL, 1004),
     _codes.BadUserAccessDenied: (SECURITY, 1008),
     _codes.BadSecurityModeInsufficient: (SECURITY, 1008),
     _codes.BadTimeout: (COMMUNICATION, TIMED_OUT),
     _codes.BadRequestTimeout: (COMMUNICATION, TIMED_OUT),
     _codes.BadCommunicationError: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadDecodingError: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadNoCommunication: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadConnectionClosed: (COMMUNICATION, COMMUNICATION_ERROR),
     _codes.BadNotConnected: (COMMUNICATION, COMMUNICATION_ERROR),
@@ -82,6 +85,7 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadShutdown: (COMMUNICATION, 5),
     _codes.BadServerHalted: (COMMUNICATION, 5),
     _codes.BadTooManyMonitoredItems: (OPERATIONAL, 26),
+    _codes.BadTooManySubscriptions: (OPERATIONAL, 26),
     _codes.BadTooManyOperations: (OPERATIONAL, 26),
     _codes.BadOutOfMemory: (OPERATIONAL, 26),
     _codes.BadResourceUnavailable: (OPERATIONAL, 26),
@@ -102,6 +106,8 @@ _ITEM_FAILURES = frozenset(
     }
 )
 
+_NODE_GONE = frozenset({_codes.BadNodeIdUnknown, _codes.BadNodeIdInvalid})
+
 _OK_STATUSES = (ok_status(),)
 
 
@@ -120,6 +126,17 @@ def quality_of(code: int) -> int:
 def overflowed(code: int) -> bool:
     """Return True when the code says that the server's queue for this item has dropped values."""
     return code & (_INFO_TYPE_MASK | _OVERFLOW) == _INFO_IS_DATA_VALUE | _OVERFLOW
+
+
+def failure_of(code: int) -> int:
+    """Return the failure that the code stands for. All codes that say that there is no such node are one failure."""
+    code &= _CODE_MASK
+    return int(_codes.BadNodeIdUnknown) if code in _NODE_GONE or code == _codes.BadNoMatch else code
+
+
+def node_is_gone(code: int) -> bool:
+    """Return True when the code says that the server does not have the node."""
+    return code & _CODE_MASK in _NODE_GONE
 
 
 def value_statuses(code: int) -> tuple[MxStatus, ...]:

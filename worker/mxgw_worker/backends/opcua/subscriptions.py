@@ -17,17 +17,23 @@ from asyncua import ua
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 
 from . import status
+from .batches import Refused, in_batches
 from .emitter import Emitter
+from .item_options import data_change_filter, sampling_interval_ms
 from .items import Item
+from .limits import operations_done
+from .link import Link, check_session
 from .options import OpcUaOptions
 from .publisher import Publisher, Subscription
-from .references import BadReference, Reference, chunks, parse, resolve
-from .server_connection import ServerConnection, check_session
+from .references import locate
+from .server_connection import ServerConnection
+from .session import UnreadableAnswer
 
 log = logging.getLogger(__name__)
 
 _COLLECT_S = 0.005
 _RETRY_S = 1.0
+_MAX_CLIENT_HANDLE = 2**32 - 1
 _TRIGGERS = {
     "status": ua.DataChangeTrigger.Status,
     "status_value_timestamp": ua.DataChangeTrigger.StatusValueTimestamp,
@@ -50,7 +56,7 @@ class Subscriptions:
         self._client_handles = 0
         # Every change that must be sent to the server sets this, and `maintain` clears it.
         self._wake = asyncio.Event()
-        self.publisher = Publisher(connection, emitter, self.rebuild)
+        self.publisher = Publisher(connection, emitter, self.rebuild, self.discard)
 
     # Methods that the backend calls.
 
@@ -67,12 +73,9 @@ class Subscriptions:
         item.last = None
         item.buffer.clear()
         subscription = self._of(item.server_handle)
-        for waiting in (subscription.pending, subscription.failed, subscription.modes):
+        for waiting in (subscription.pending, subscription.failed, subscription.gone, subscription.modes):
             waiting.pop(item, None)
-        subscription.items.pop(item.client_handle, None)
-        if item.monitored_id is not None:
-            subscription.doomed.append(item.monitored_id)
-            item.monitored_id = None
+        self._stop_monitoring(subscription, item)
         self._wake.set()
 
     def set_mode(self, item: Item) -> None:
@@ -87,6 +90,12 @@ class Subscriptions:
             return
         subscription.closing = True
         self._forget_id(subscription)
+        self._wake.set()
+
+    def discard(self, subscription_id: int) -> None:
+        """Deliver nothing of a subscription any more, and delete it at the server as soon as possible."""
+        self.publisher.remove(subscription_id)
+        self._orphans.append(subscription_id)
         self._wake.set()
 
     def advised_items(self) -> list[Item]:
@@ -119,13 +128,9 @@ class Subscriptions:
                     if item.stale:
                         self._emitter.repeat(item)
         if not session_kept:
-            # A restarted server can have other namespace indexes and data types.
-            for item in self.advised_items():
-                item.node_id = item.node_type = None
             self._orphans.clear()
         for subscription in self._by_handle.values():
-            subscription.pending.update(subscription.failed)
-            subscription.failed.clear()
+            self._retry(subscription)
         self._wake.set()
 
     async def maintain(self) -> None:
@@ -145,11 +150,11 @@ class Subscriptions:
 
     async def watch(self) -> None:
         """Find subscriptions that have stopped without a message, and try refused items again. Runs until cancelled."""
-        retry_at = time.monotonic() + self._options.retry_failed_s
+        retry_at = time.perf_counter() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
             await asyncio.sleep(pause_s)
-            now = time.monotonic()
+            now = time.perf_counter()
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
@@ -161,8 +166,7 @@ class Subscriptions:
             if now >= retry_at:
                 retry_at = now + self._options.retry_failed_s
                 for subscription in self._by_handle.values():
-                    subscription.pending.update(subscription.failed)
-                    subscription.failed.clear()
+                    self._retry(subscription)
                 self._wake.set()
 
     def rebuild(self, subscription: Subscription, why: str) -> None:
@@ -179,8 +183,25 @@ class Subscriptions:
             item.monitored_id = None
             subscription.pending[item] = None
         subscription.items.clear()
+        subscription.gone.clear()
         subscription.doomed.clear()
         self._wake.set()
+
+    def _retry(self, subscription: Subscription) -> None:
+        """Try again to monitor the items that failed, and those whose node the server has deleted."""
+        for item in subscription.gone:
+            self._stop_monitoring(subscription, item)
+            item.forget_node()
+        subscription.pending.update(subscription.failed)
+        subscription.pending.update(subscription.gone)
+        subscription.failed.clear()
+        subscription.gone.clear()
+
+    def _stop_monitoring(self, subscription: Subscription, item: Item) -> None:
+        subscription.items.pop(item.client_handle, None)
+        if item.monitored_id is not None:
+            subscription.doomed.append(item.monitored_id)
+            item.monitored_id = None
 
     def _of(self, server_handle: int) -> Subscription:
         subscription = self._by_handle.get(server_handle)
@@ -190,8 +211,7 @@ class Subscriptions:
 
     def _forget_id(self, subscription: Subscription) -> None:
         if subscription.id is not None:
-            self.publisher.remove(subscription.id)
-            self._orphans.append(subscription.id)
+            self.discard(subscription.id)
             subscription.id = None
 
     # Methods that send the collected changes to the server.
@@ -204,12 +224,18 @@ class Subscriptions:
             except ua.UaStatusCodeError as error:
                 check_session(error)
                 log.debug("deleting old subscriptions: %s", ua.StatusCode(error.code).name)
+            except (OSError, TimeoutError):
+                self._orphans += orphans
+                raise
 
     async def _settle(self, subscription: Subscription) -> None:
         doomed, subscription.doomed = subscription.doomed, []
         if subscription.id is not None:
-            for some in chunks(doomed, self._connection.limits.monitor):
-                await self._delete_items(subscription.id, some)
+            try:
+                await self._delete_items(subscription.id, doomed)
+            except (OSError, TimeoutError):
+                subscription.doomed += doomed
+                raise
         if subscription.pending and subscription.id is None:
             await self._create(subscription)
         if subscription.id is not None:
@@ -218,14 +244,18 @@ class Subscriptions:
             await self._change_modes(subscription)
 
     async def _delete_items(self, subscription_id: int, monitored_ids: Sequence[int]) -> None:
-        parameters = ua.DeleteMonitoredItemsParameters()
-        parameters.SubscriptionId = subscription_id
-        parameters.MonitoredItemIds = list(monitored_ids)
-        try:
-            await self._connection.session.delete_monitored_items(parameters)
-        except ua.UaStatusCodeError as error:
-            check_session(error)
-            log.debug("deleting monitored items: %s", ua.StatusCode(error.code).name)
+        link = self._connection.link
+
+        async def send(some: Sequence[int]) -> Sequence[Any]:
+            parameters = ua.DeleteMonitoredItemsParameters()
+            parameters.SubscriptionId = subscription_id
+            parameters.MonitoredItemIds = list(some)
+            answers: Sequence[Any] = await link.session.delete_monitored_items(parameters)
+            return answers
+
+        for answer in await in_batches(link, "monitor", monitored_ids, send):
+            if isinstance(answer, Refused):
+                log.debug("deleting monitored items: %s", ua.StatusCode(answer.code).name)
 
     async def _create(self, subscription: Subscription) -> None:
         options = self._options
@@ -250,7 +280,7 @@ class Subscriptions:
             return
         subscription.id = result.SubscriptionId
         subscription.last_sequence = 0
-        subscription.last_heard = time.monotonic()
+        subscription.last_heard = time.perf_counter()
         subscription.suspected = False
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s
@@ -263,55 +293,78 @@ class Subscriptions:
 
     async def _add_pending(self, subscription: Subscription) -> None:
         while subscription.pending and subscription.id is not None:
-            batch = list(subscription.pending)[: self._connection.limits.monitor]
-            usable = await self._resolve(subscription, batch)
+            link = self._connection.link
+            batch = list(subscription.pending)[: link.limits.monitor]
+            usable = await self._resolve(link, subscription, batch)
             if usable:
-                await self._monitor(subscription, usable)
+                await self._monitor(link, subscription, usable)
 
-    async def _resolve(self, subscription: Subscription, batch: Sequence[Item]) -> list[Item]:
+    async def _resolve(self, link: Link, subscription: Subscription, batch: Sequence[Item]) -> list[Item]:
         """Resolve the references of items, and return the items that have a node id. The other items are refused."""
-        references: dict[Item, Reference] = {}
-        for item in batch:
-            if item.node_id is None:
-                try:
-                    references[item] = parse(item.definition, item.context, self._connection.namespaces)
-                except BadReference:
-                    self._refuse(subscription, item, ua.StatusCodes.BadNodeIdInvalid)
+        unknown = [item for item in batch if item.node_on(link) is None]
         found_all: Sequence[ua.NodeId | int]
         try:
-            found_all = await resolve(self._connection, list(references.values()))
+            found_all = await locate(link, [(item.definition, item.context) for item in unknown])
         except ua.UaStatusCodeError as error:
             check_session(error)
-            found_all = [error.code] * len(references)
-        for item, found in zip(references, found_all, strict=True):
+            found_all = [error.code] * len(unknown)
+        for item, found in zip(unknown, found_all, strict=True):
             if isinstance(found, int):
                 self._refuse(subscription, item, found)
             else:
-                item.node_id = found
-        return [item for item in batch if item in subscription.pending and item.node_id is not None]
+                item.found(found, link)
+        # Items can be un-advised, and nodes forgotten, while the server answers.
+        return [item for item in batch if item in subscription.pending and item.node_on(link) is not None]
 
-    async def _monitor(self, subscription: Subscription, items: Sequence[Item]) -> None:
+    async def _monitor(self, link: Link, subscription: Subscription, items: Sequence[Item]) -> None:
+        on = subscription.id
+
+        async def send(some: Sequence[Item]) -> list[None]:
+            # After a rebuild in the meantime, the items wait for the new subscription.
+            if subscription.id == on:
+                usable = [item for item in some if item in subscription.pending and item.node_on(link) is not None]
+                await self._create_items(link, subscription, usable)
+            return [None] * len(some)
+
+        results = await in_batches(link, "monitor", items, send)
+        for item, result in zip(items, results, strict=True):
+            if not isinstance(result, Refused):
+                continue
+            if result.code in (ua.StatusCodes.BadSubscriptionIdInvalid, ua.StatusCodes.BadNoSubscription):
+                if subscription.id == on:
+                    self.rebuild(subscription, "the server no longer had the subscription")
+            elif item in subscription.pending:
+                self._refuse(subscription, item, result.code)
+
+    async def _create_items(self, link: Link, subscription: Subscription, items: Sequence[Item]) -> None:
+        """Create the monitored items of `items` with one request.
+
+        Raises:
+            ConnectionError, TimeoutError, ua.UaError: the request failed. The items are pending again.
+        """
         requests = []
         for item in items:
-            self._client_handles += 1
+            self._client_handles = self._client_handles % _MAX_CLIENT_HANDLE + 1
             item.client_handle = self._client_handles
             # The item is registered before the answer comes, because the first notification can come even earlier.
             subscription.items[item.client_handle] = item
             subscription.pending.pop(item, None)
             requests.append(self._request(item))
         parameters = ua.CreateMonitoredItemsParameters()
-        parameters.SubscriptionId = subscription.id
+        parameters.SubscriptionId = on = subscription.id
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         parameters.ItemsToCreate = requests
         handles = [item.client_handle for item in items]
-        on = subscription.id
         results: Sequence[Any] = ()
-        fault = 0
         try:
-            results = await self._connection.session.create_monitored_items(parameters)
-        except ua.UaStatusCodeError as error:
-            check_session(error)
-            fault = error.code
+            results = await link.session.create_monitored_items(parameters) if requests else ()
+            if len(results) != len(requests):
+                results = ()
+                raise UnreadableAnswer("the server did not answer for each monitored item")
+        except TimeoutError:
+            # The server needs too long for so many. If it creates them later, nobody listens to their values.
+            link.limits.lower("monitor", len(items))
+            raise
         finally:
             # When there are no results, the items are put back, so that a later request creates their monitored items.
             # This is also done when the request was cancelled. In that case the server has perhaps created monitored
@@ -320,15 +373,17 @@ class Subscriptions:
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
-        if fault in (ua.StatusCodes.BadSubscriptionIdInvalid, ua.StatusCodes.BadNoSubscription):
-            self.rebuild(subscription, "the server no longer had the subscription")
-        elif fault:
-            for item in items:
-                self._refuse(subscription, item, fault)
         # After a rebuild in the meantime, the handles belong to the old subscription and are not used.
         if subscription.id != on:
             return
-        for item, handle, result in zip(items, handles, results, strict=bool(results)):
+        done = operations_done(results)
+        if done < len(results):
+            # The server has created as many as it allows in one request. The others are pending again.
+            link.limits.lower("monitor", 2 * done or len(results))
+            for item, handle in zip(items[done:], handles[done:], strict=True):
+                if subscription.items.pop(handle, None) is item:
+                    subscription.pending[item] = None
+        for item, handle, result in zip(items[:done], handles, results, strict=False):
             self._created(subscription, item, handle, result)
 
     def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
@@ -350,12 +405,10 @@ class Subscriptions:
         request.MonitoringMode = ua.MonitoringMode.Disabled if item.suspended else ua.MonitoringMode.Reporting
         parameters = request.RequestedParameters
         parameters.ClientHandle = item.client_handle
-        parameters.SamplingInterval = self._options.sampling_interval_ms
+        parameters.SamplingInterval = sampling_interval_ms(item.options, self._options.sampling_interval_ms)
         parameters.QueueSize = self._options.queue_size
         parameters.DiscardOldest = True
-        trigger = _TRIGGERS.get(self._options.trigger)
-        if trigger is not None:
-            parameters.Filter = ua.DataChangeFilter(Trigger=trigger)
+        parameters.Filter = data_change_filter(item.options, _TRIGGERS.get(self._options.trigger))
         return request
 
     def _refuse(self, subscription: Subscription, item: Item, code: int) -> None:
@@ -363,32 +416,31 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # The reference is resolved again later, because the node may exist then.
+        item.forget_node()  # The reference is resolved again later, because the node may exist then.
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:
         changed, subscription.modes = list(subscription.modes), {}
         for suspended, mode in ((True, ua.MonitoringMode.Disabled), (False, ua.MonitoringMode.Reporting)):
             items = [item for item in changed if item.suspended is suspended]
-            for some in chunks(items, self._connection.limits.monitor):
-                there = [item for item in some if item.monitored_id is not None]
-                codes = dict(zip(there, await self._set_mode(subscription, there, mode), strict=True))
-                for item in some:
-                    code = codes.get(item, ua.StatusCodes.BadMonitoredItemIdInvalid)
-                    self._emitter.operation_complete(item, status.result_statuses(code))
+            there = [item for item in items if item.monitored_id is not None]
+            codes = dict(zip(there, await self._set_mode(subscription, there, mode), strict=True))
+            for item in items:
+                code = codes.get(item, ua.StatusCodes.BadMonitoredItemIdInvalid)
+                self._emitter.operation_complete(item, status.result_statuses(code))
 
     async def _set_mode(self, subscription: Subscription, items: Sequence[Item], mode: ua.MonitoringMode) -> list[int]:
-        if not items:
-            return []
-        parameters = ua.SetMonitoringModeParameters()
-        parameters.SubscriptionId = subscription.id
-        parameters.MonitoringMode = mode
-        parameters.MonitoredItemIds = [item.monitored_id for item in items]
-        try:
-            return [code.value for code in await self._connection.session.set_monitoring_mode(parameters)]
-        except ua.UaStatusCodeError as error:
-            check_session(error)
-            return [error.code] * len(items)
+        link = self._connection.link
+
+        async def send(some: Sequence[Item]) -> Sequence[int]:
+            parameters = ua.SetMonitoringModeParameters()
+            parameters.SubscriptionId = subscription.id
+            parameters.MonitoringMode = mode
+            parameters.MonitoredItemIds = [item.monitored_id for item in some]
+            return [code.value for code in await link.session.set_monitoring_mode(parameters)]
+
+        answers = await in_batches(link, "monitor", items, send)
+        return [answer.code if isinstance(answer, Refused) else answer for answer in answers]
 
 
 async def _unused(_: Any) -> None:

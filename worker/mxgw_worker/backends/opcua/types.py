@@ -7,9 +7,10 @@ from typing import Any
 
 from asyncua import ua
 
+from .batches import Refused, in_batches
 from .coerce import NodeType
-from .references import chunks, plain_node_id
-from .server_connection import ServerConnection
+from .link import Link
+from .references import plain_node_id
 
 _HAS_SUBTYPE = ua.NodeId(45, 0)
 _ENUMERATION = 29
@@ -20,26 +21,24 @@ _MAX_DEPTH = 16
 
 
 class DataTypes:
-    """Looks up types in the server's type tree, and keeps the results until `forget`."""
+    """Looks up types in the server's type tree, and keeps the results until the next connection: a restarted server can
+    have other types under the same ids.
+    """
 
-    def __init__(self, connection: ServerConnection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
+        self._link: Link | None = None
         self._built_in: dict[ua.NodeId, int] = {}
 
-    def forget(self) -> None:
-        """Drop the kept results: a restarted server can have other types under the same ids."""
-        self._built_in.clear()
-
-    async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
+    async def node_types(self, link: Link, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
         """Return the type of each node, or the StatusCode that says why it cannot be found.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
         """
         attributes = (ua.AttributeIds.DataType, ua.AttributeIds.ValueRank, ua.AttributeIds.Value)
-        rows = await read(self._connection, node_ids, attributes)
+        rows = await read(link, node_ids, attributes)
         declared = [plain(data_type) for data_type, _, _ in rows]
-        built_in = await self.built_in([d for d in declared if isinstance(d, ua.NodeId)])
+        built_in = await self.built_in(link, [d for d in declared if isinstance(d, ua.NodeId)])
         answers: list[NodeType | int] = []
         for (data_type, rank, value), declaration in zip(rows, declared, strict=True):
             if not isinstance(declaration, ua.NodeId):
@@ -52,61 +51,67 @@ class DataTypes:
             )
         return answers
 
-    async def built_in(self, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
+    async def built_in(self, link: Link, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
         """Return, for each data type, the number of the built-in type from which it is derived. The number is 0 when
         the type is abstract or not known. An enumeration counts as Int32.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
         """
+        if self._link is not link:
+            self._link, self._built_in = link, {}
+        known = self._built_in
         for data_type in dict.fromkeys(data_types):
-            if data_type not in self._built_in:
-                self._built_in[data_type] = await self._climb(data_type)
-        return {data_type: self._built_in[data_type] for data_type in data_types}
-
-    async def _climb(self, data_type: ua.NodeId) -> int:
-        for _ in range(_MAX_DEPTH):
-            number = data_type.Identifier
-            if data_type.NamespaceIndex == 0 and isinstance(number, int):
-                if number == _ENUMERATION:
-                    return int(ua.VariantType.Int32)
-                if number <= _LAST_BUILT_IN or number in _ABSTRACT:
-                    return 0 if number in _ABSTRACT else number
-            parameters = ua.BrowseParameters()
-            parameters.View = ua.ViewDescription()
-            description = ua.BrowseDescription()
-            description.NodeId = data_type
-            description.BrowseDirection = ua.BrowseDirection.Inverse
-            description.ReferenceTypeId = _HAS_SUBTYPE
-            description.IncludeSubtypes = True
-            description.ResultMask = ua.BrowseResultMask.None_
-            parameters.NodesToBrowse = [description]
-            (answer,) = await self._connection.session.browse(parameters)
-            if not answer.References:
-                return 0
-            data_type = plain_node_id(answer.References[0].NodeId)
-        return 0
+            if data_type not in known:
+                known[data_type] = await _climb(link, data_type)
+        return {data_type: known[data_type] for data_type in data_types}
 
 
-async def read(
-    connection: ServerConnection, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]
-) -> list[list[Any]]:
+async def _climb(link: Link, data_type: ua.NodeId) -> int:
+    for _ in range(_MAX_DEPTH):
+        number = data_type.Identifier
+        if data_type.NamespaceIndex == 0 and isinstance(number, int):
+            if number == _ENUMERATION:
+                return int(ua.VariantType.Int32)
+            if number <= _LAST_BUILT_IN or number in _ABSTRACT:
+                return 0 if number in _ABSTRACT else number
+        parameters = ua.BrowseParameters()
+        parameters.View = ua.ViewDescription()
+        description = ua.BrowseDescription()
+        description.NodeId = data_type
+        description.BrowseDirection = ua.BrowseDirection.Inverse
+        description.ReferenceTypeId = _HAS_SUBTYPE
+        description.IncludeSubtypes = True
+        description.ResultMask = ua.BrowseResultMask.None_
+        parameters.NodesToBrowse = [description]
+        answers = await link.session.browse(parameters)
+        if not answers or not answers[0].References:
+            return 0
+        data_type = plain_node_id(answers[0].References[0].NodeId)
+    return 0
+
+
+async def read(link: Link, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]) -> list[list[Any]]:
     """Return one row per node, with one DataValue per attribute. As few requests are sent as the server allows.
 
     Raises:
         ConnectionError, TimeoutError, ua.UaError: a request failed.
     """
-    per_request = max(1, connection.limits.read // len(attributes))
-    rows: list[list[Any]] = []
-    for some in chunks(node_ids, per_request):
+
+    async def send(some: Sequence[ua.ReadValueId]) -> Sequence[Any]:
         parameters = ua.ReadParameters()
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
-        parameters.NodesToRead = [
-            ua.ReadValueId(NodeId=node_id, AttributeId=attribute) for node_id in some for attribute in attributes
-        ]
-        answers = await connection.session.read(parameters)
-        rows.extend(list(row) for row in chunks(answers, len(attributes)))
-    return rows
+        parameters.NodesToRead = list(some)
+        answers: Sequence[Any] = await link.session.read(parameters)
+        return answers
+
+    wanted = [ua.ReadValueId(NodeId=node_id, AttributeId=attribute) for node_id in node_ids for attribute in attributes]
+    answers = [
+        ua.DataValue(StatusCode=ua.StatusCode(answer.code)) if isinstance(answer, Refused) else answer
+        for answer in await in_batches(link, "read", wanted, send)
+    ]
+    width = len(attributes)
+    return [answers[place * width : (place + 1) * width] for place in range(len(node_ids))]
 
 
 def plain(value: Any) -> Any:

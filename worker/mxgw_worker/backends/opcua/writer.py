@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from asyncua import ua
@@ -18,10 +18,12 @@ from asyncua import ua
 from mxgw.v1.values_pb2 import MxStatus
 
 from . import status
-from .coerce import NodeType, NotWritable, to_variant
+from .batches import Refused, in_batches
+from .coerce import OUT_OF_RANGE, NodeType, NotWritable, to_variant
 from .emitter import Emitter
 from .items import Item, WriteJob
-from .references import BadReference, chunks, parse, resolve
+from .link import Link, session_ended
+from .references import is_path, locate
 from .server_connection import ServerConnection
 from .types import DataTypes
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _REQUESTS_IN_FLIGHT = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The times that OPC UA can encode. Source: OPC 10000-6, 5.2.2.5.
+_FIRST_TIME, _LAST_TIME = datetime(1601, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 58, 999_999, tzinfo=UTC)
 
 
 class Writer:
@@ -62,7 +66,8 @@ class Writer:
                 tasks.create_task(self._send(batch), name="opcua:write")
 
     async def _send(self, items: Sequence[Item]) -> None:
-        jobs = {item: item.writes.popleft() for item in items if item.writes}
+        # An item can be in two batches, when a write was submitted before this task started.
+        jobs = {item: item.writes.popleft() for item in items if item.writes and not item.writing}
         for item in jobs:
             item.writing = True
         try:
@@ -80,62 +85,112 @@ class Writer:
 
     async def _write(self, jobs: dict[Item, WriteJob]) -> dict[Item, Sequence[MxStatus]]:
         results: dict[Item, Sequence[MxStatus]] = {}
-        await self._resolve(jobs, results)
-        await self._learn_types([item for item in jobs if item not in results], results)
+        # All requests go to one connection: node ids that were found on it can name other nodes on the next one.
+        link = self._connection.link
+        found_before = {item for item in jobs if item.node_on(link) is not None}
+        nodes = await self._resolve(link, jobs, results)
+        types = await self._learn_types(link, nodes, results)
         values: dict[Item, ua.WriteValue] = {}
-        for item, job in jobs.items():
-            if item not in results:
-                try:
-                    values[item] = _write_value(item, job)
-                except NotWritable as refusal:
-                    results[item] = status.local_failure(status.OPERATIONAL, refusal.detail)
-        for some in chunks(list(values), self._connection.limits.write):
+        for item, node_type in types.items():
+            try:
+                value = _write_value(nodes[item], node_type, jobs[item])
+                if not link.limits.takes(value.Value.Value):
+                    raise NotWritable(OUT_OF_RANGE)  # noqa: TRY301 - the same as above
+                values[item] = value
+            except NotWritable as refusal:
+                results[item] = status.local_failure(status.OPERATIONAL, refusal.detail)
+
+        async def send(some: Sequence[Item]) -> list[int | Exception]:
             parameters = ua.WriteParameters()
             parameters.NodesToWrite = [values[item] for item in some]
             try:
-                codes = [code.value for code in await self._connection.session.write(parameters)]
+                return [code.value for code in await link.session.write(parameters)]
+            except (OSError, TimeoutError) as error:
+                failure: Exception = error
+            except ua.UaStatusCodeError as error:
+                if not session_ended(error):
+                    raise
+                failure = error
+            # This error concerns only the writes of this request. The writes that earlier requests sent keep their
+            # answers.
+            return [failure] * len(some)
+
+        writable = list(values)
+        answers = await in_batches(link, "write", writable, send, repeatable=False)
+        moved: dict[Item, WriteJob] = {}
+        for item, answer in zip(writable, answers, strict=True):
+            results[item] = _statuses(answer)
+            if answer == ua.StatusCodes.BadTypeMismatch:
+                item.node_type = None  # The type was changed on the server: it is read again before the next write.
+            elif isinstance(answer, int) and status.node_is_gone(answer):
+                item.forget_node()
+                if item in found_before and is_path(item.definition):
+                    moved[item] = jobs[item]
+        if moved:
+            # The server has other nodes under these paths by now. It has refused these writes, so none happens twice.
+            try:
+                results.update(await self._write(moved))
             except (ua.UaError, OSError, TimeoutError) as error:
-                # This error concerns only the writes of this request. The writes that earlier requests sent keep their
-                # answers.
-                results.update(dict.fromkeys(some, status.exception_statuses(error)))
-                continue
-            for item, code in zip(some, codes, strict=True):
-                results[item] = status.result_statuses(code)
-                if code == ua.StatusCodes.BadTypeMismatch:
-                    item.node_type = None  # The type was changed on the server: it is read again before the next write.
+                log.info("writes to nodes that have moved: %s", type(error).__name__)
         return results
 
-    async def _resolve(self, jobs: dict[Item, WriteJob], results: dict[Item, Sequence[MxStatus]]) -> None:
-        references = {}
-        for item in jobs:
-            if item.node_id is None:
-                try:
-                    references[item] = parse(item.definition, item.context, self._connection.namespaces)
-                except BadReference:
-                    results[item] = status.failure_statuses(ua.StatusCodes.BadNodeIdInvalid)
-        if not references:
-            return
-        for item, found in zip(references, await resolve(self._connection, list(references.values())), strict=True):
+    async def _resolve(
+        self, link: Link, items: Collection[Item], results: dict[Item, Sequence[MxStatus]]
+    ) -> dict[Item, ua.NodeId]:
+        # The nodes are returned, because another task can forget what an item remembers while this one waits.
+        nodes = {item: node_id for item in items if (node_id := item.node_on(link)) is not None}
+        unknown = [item for item in items if item not in nodes]
+        found_all = await locate(link, [(item.definition, item.context) for item in unknown])
+        for item, found in zip(unknown, found_all, strict=True):
             if isinstance(found, int):
                 results[item] = status.failure_statuses(found)
             else:
-                item.node_id = found
+                item.found(found, link)
+                nodes[item] = found
+        return nodes
 
-    async def _learn_types(self, items: Sequence[Item], results: dict[Item, Sequence[MxStatus]]) -> None:
-        unknown = [item for item in items if item.node_type is None]
-        if not unknown:
-            return
-        found = await self._types.node_types([item.node_id for item in unknown])
-        for item, node_type in zip(unknown, found, strict=True):
-            if isinstance(node_type, NodeType):
-                item.node_type = node_type
+    async def _learn_types(
+        self, link: Link, nodes: dict[Item, ua.NodeId], results: dict[Item, Sequence[MxStatus]]
+    ) -> dict[Item, NodeType]:
+        types = {item: item.node_type for item in nodes if item.node_type is not None}
+        unknown = [item for item in nodes if item not in types]
+        found_all = await self._types.node_types(link, [nodes[item] for item in unknown])
+        for item, found in zip(unknown, found_all, strict=True):
+            if isinstance(found, NodeType):
+                types[item] = found
+                if item.node_on(link) == nodes[item]:
+                    item.node_type = found
             else:
-                results[item] = status.failure_statuses(node_type)
+                results[item] = status.failure_statuses(found)
+                if status.node_is_gone(found):
+                    item.forget_node()
+        return types
 
 
-def _write_value(item: Item, job: WriteJob) -> ua.WriteValue:
-    assert item.node_type is not None
-    data = ua.DataValue(to_variant(job.value, item.node_type), StatusCode=None)
-    if job.time_ns is not None:
-        data.SourceTimestamp = _EPOCH + timedelta(microseconds=job.time_ns // 1000)
-    return ua.WriteValue(NodeId=item.node_id, AttributeId=ua.AttributeIds.Value, Value=data)
+def _statuses(answer: int | Exception | Refused) -> Sequence[MxStatus]:
+    if isinstance(answer, int):
+        return status.result_statuses(answer)
+    if isinstance(answer, Exception):
+        return status.exception_statuses(answer)
+    if answer.sent:
+        return status.failure_statuses(answer.code)
+    # The reference was checked before, so it is the value that cannot be encoded or is too large.
+    return status.local_failure(status.OPERATIONAL, OUT_OF_RANGE)
+
+
+def _write_value(node_id: ua.NodeId, node_type: NodeType, job: WriteJob) -> ua.WriteValue:
+    """Return what is written.
+
+    Raises:
+        NotWritable: the value does not fit the node, or OPC UA cannot express it.
+    """
+    try:
+        data = ua.DataValue(to_variant(job.value, node_type), StatusCode=None)
+        if job.time_ns is not None:
+            data.SourceTimestamp = _EPOCH + timedelta(microseconds=job.time_ns // 1000)
+    except (ValueError, OverflowError, ua.UaError) as error:
+        raise NotWritable(OUT_OF_RANGE) from error
+    # The library writes the first or the last of these times instead of one outside of them.
+    if data.SourceTimestamp is not None and not _FIRST_TIME <= data.SourceTimestamp <= _LAST_TIME:
+        raise NotWritable(OUT_OF_RANGE)
+    return ua.WriteValue(NodeId=node_id, AttributeId=ua.AttributeIds.Value, Value=data)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mxgw.convert import PyValue, from_value
 from mxgw.v1.alarms_pb2 import Alarm
-from mxgw.v1.commands_pb2 import BrowseNode
+from mxgw.v1.commands_pb2 import BrowseNode, ItemMetadata, ItemReference
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, BackendInfo, EventSink, MxError
@@ -164,6 +164,10 @@ class SimBackend:
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
         return self._running().galaxy.browse(parent)
+
+    async def describe_items(self, items: Sequence[ItemReference]) -> Sequence[ItemMetadata | MxError]:
+        galaxy = self._running().galaxy
+        return [galaxy.describe(item.item_definition, item.item_context) for item in items]
 
     async def active_alarms(self) -> Sequence[Alarm]:
         return self._alarms().active()

@@ -48,8 +48,8 @@ def add_controls(emitter: Emitter, alarms: AlarmManager) -> None:
             os._exit(CRASH_EXIT_CODE)
 
     def hang(seconds: Value) -> None:
-        until = time.monotonic() + _number(seconds) if _number(seconds) >= 0 else float("inf")
-        while (left := until - time.monotonic()) > 0:
+        until = time.perf_counter() + _number(seconds) if _number(seconds) >= 0 else float("inf")
+        while (left := until - time.perf_counter()) > 0:
             time.sleep(min(left, 1.0))
 
     def reconnected(count: Value) -> None:

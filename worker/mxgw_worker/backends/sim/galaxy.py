@@ -10,7 +10,7 @@ from mxgw.v1.values_pb2 import MxSecurityClassification
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.items import Attribute
-from mxgw_worker.backends.sim.references import absolute, parse
+from mxgw_worker.backends.sim.references import WHOLE_ARRAY, absolute, parse
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused, Security
 
 _ATTRIBUTES = "_attributes"
@@ -159,6 +159,30 @@ class Galaxy:
         # 1003.
         return attribute, reference.index
 
+    def describe(self, definition: str, context: str) -> c.ItemMetadata | MxError:
+        """Return what the object of a reference says about it, or why it says nothing."""
+        try:
+            attribute, index = self.find(definition, context)
+        except Refused as refused:
+            return MxError(E_INVALIDARG, f"no item {definition!r}: detail {int(refused.detail)}")
+        is_array = attribute.is_array and index in (None, WHOLE_ARRAY)
+        assert not is_array or isinstance(attribute.value, tuple)
+        return c.ItemMetadata(
+            data_type=mapped_data_type(attribute.data_type),
+            source_data_type=attribute.data_type.name,
+            is_array=is_array,
+            # A write to a whole array sets its length, so that it may have any (docs/reference/mxaccess.md#references).
+            array_dimensions=[0] if is_array else [],
+            readable=True,
+            writeable=_is_writeable(attribute),
+            security_classification=MxSecurityClassification.ValueType(attribute.security + 2),
+            description=attribute.description,
+            range=None
+            if attribute.low is None or attribute.high is None
+            else c.ValueRange(low=attribute.low, high=attribute.high),
+            enumeration=[c.EnumerationName(value=value, name=name) for value, name in enumerate(attribute.names)],
+        )
+
     def browse(self, parent: str) -> list[c.BrowseNode]:
         """Return the children of an area, of an object, or of an attribute with sub-attributes. "" means the root.
 
@@ -188,6 +212,10 @@ def _object_node(sim_object: SimObject) -> c.BrowseNode:
     )
 
 
+def _is_writeable(attribute: Attribute) -> bool:
+    return attribute.writeable and attribute.security != Security.VIEW_ONLY
+
+
 def _attribute_nodes(sim_object: SimObject, above: str) -> list[c.BrowseNode]:
     attributes = list(sim_object.attributes())
     holders = {a.name.lower().rpartition(".")[0] for a in attributes}
@@ -199,7 +227,7 @@ def _attribute_nodes(sim_object: SimObject, above: str) -> list[c.BrowseNode]:
             kind=c.BROWSE_NODE_KIND_ATTRIBUTE,
             data_type=mapped_data_type(a.data_type),
             is_array=a.is_array,
-            writeable=a.writeable and a.security != Security.VIEW_ONLY,
+            writeable=_is_writeable(a),
             security_classification=MxSecurityClassification.ValueType(a.security + 2),
             has_children=a.name.lower() in holders,
             description=a.description,

@@ -11,6 +11,11 @@ from pathlib import Path
 
 assert sys.platform != "win32"
 
+from mxgw_worker.platform.shared import ThreadUse
+
+# By how much the difference of two processor times of a thread can be wrong, in seconds.
+THREAD_TIME_STEP_S = 0.0
+
 # The index of the start time, which is field 22 of /proc/PID/stat, in the list of fields after the command's closing
 # parenthesis. The first field in this list is field 3.
 _START_TIME_INDEX = 22 - 3
@@ -84,29 +89,24 @@ def resident_bytes(pid: int | None = None) -> int:
         return 0
 
 
-def exact_thread_use() -> tuple[float, int, int]:
-    """Return what this thread has used so far: seconds of processor time, how often it has slept or waited, and how
-    often the system took the processor away from it.
-
-    The two counts are always 0 where the system does not count this.
-    """
+def exact_thread_use() -> ThreadUse:
+    """Return what this thread has used so far; see `ThreadUse`."""
     cpu_s = time.thread_time()
     if not hasattr(resource, "RUSAGE_THREAD"):
-        return cpu_s, 0, 0
+        return cpu_s, None, 0
     used = resource.getrusage(resource.RUSAGE_THREAD)
     return cpu_s, used.ru_nvcsw, used.ru_nivcsw
 
 
-def thread_use() -> tuple[float, int]:
-    """Return how many seconds of processor time this thread has used, to a few milliseconds, and how often it has slept
-    or waited.
+def thread_use() -> ThreadUse:
+    """Return what this thread has used so far, with a processor time that is right to a few milliseconds.
 
-    This asks the system once, where `exact_thread_use` asks it twice.
+    This asks the system once, where `exact_thread_use` asks it twice. Interruptions are not counted.
     """
     if not hasattr(resource, "RUSAGE_THREAD"):
-        return time.thread_time(), 0
+        return time.thread_time(), None, 0
     used = resource.getrusage(resource.RUSAGE_THREAD)
-    return used.ru_utime + used.ru_stime, used.ru_nvcsw
+    return used.ru_utime + used.ru_stime, used.ru_nvcsw, 0
 
 
 def open_file_limit() -> int | None:

@@ -19,6 +19,7 @@ from mxgw_worker.platform.windows.endpoints import (
     unix_socket_answers,
 )
 from mxgw_worker.platform.windows.facts import (
+    THREAD_TIME_STEP_S,
     boot_id,
     clock_is_synchronised,
     control_group,
@@ -75,6 +76,7 @@ from mxgw_worker.platform.windows.stopping import (
 
 __all__ = [
     "SOCKET_PATH_BYTES",
+    "THREAD_TIME_STEP_S",
     "DirectoryLock",
     "EndpointAddress",
     "HeldProcess",

@@ -18,6 +18,7 @@ assert sys.platform == "win32"
 
 from mxgw_worker.platform.shared import PeerCredentials
 from mxgw_worker.platform.windows import proactor, security, winapi
+from mxgw_worker.platform.windows.event_loop import EventLoop
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _BUSY_S, _BUSY_ATTEMPTS = 0.01, 200
 
 def event_loop_class() -> type[asyncio.AbstractEventLoop]:
     """Return the class of asyncio's own event loop that can use the endpoints and wait for processes."""
-    return asyncio.ProactorEventLoop
+    return EventLoop
 
 
 async def self_test() -> None:
@@ -179,7 +180,7 @@ def claim_port(probe: socket.socket) -> None:
 
 def no_unix_sockets() -> str:
     """Return why the gateway cannot serve clients on a Unix socket here, as a sentence; "" when it can."""
-    return "the gateway has no Unix sockets on Windows: listen on a port of this machine, for example 127.0.0.1:50051"
+    return "mxgw has no Unix sockets on Windows: use a port of this machine, for example 127.0.0.1:50051"
 
 
 def unix_socket_answers(path: Path) -> bool:

@@ -72,7 +72,7 @@ class ServiceInProcess:
         self._lock = threading.RLock()
         self._state = START_PENDING
         self._checkpoint = 0
-        self._deadline = time.monotonic() + _START_S
+        self._deadline = time.perf_counter() + _START_S
         self._stop_limit_s = 0.0
         self._handle: int | None = None
         self._refusal: OSError | None = None
@@ -100,7 +100,7 @@ class ServiceInProcess:
         with self._lock:
             if self._state in (START_PENDING, RUNNING):
                 self._state = STOP_PENDING
-                self._deadline = time.monotonic() + self._stop_limit_s
+                self._deadline = time.perf_counter() + self._stop_limit_s
                 self._report()
 
     def stopped(self, own_code: int = 0) -> None:
@@ -143,7 +143,7 @@ class ServiceInProcess:
             late = False
             with self._lock:
                 if self._state in (START_PENDING, STOP_PENDING):
-                    late = time.monotonic() > self._deadline
+                    late = time.perf_counter() > self._deadline
                     self._report()
             if late:
                 what = "stopped" if self._state == STOP_PENDING else "got ready"
