@@ -160,7 +160,7 @@ def _answer(command: Sequence[str], environment: Mapping[str, str], timeout_s: f
     The exit code is None when the program did not end, or did not close its output, within `timeout_s`. A program that
     writes more than `_ANSWER_BYTES` is ended.
     """
-    ends_at = time.monotonic() + timeout_s
+    ends_at = time.perf_counter() + timeout_s
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ def _answer(command: Sequence[str], environment: Mapping[str, str], timeout_s: f
     is_in_time = len(text) == _ANSWER_BYTES
     if not is_in_time and not reader.is_alive():
         with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, ends_at - time.monotonic()))
+            process.wait(max(0.0, ends_at - time.perf_counter()))
             is_in_time = True
     process.kill()
     code = process.wait()

@@ -13,8 +13,8 @@ from support.repository import PACKAGES, belongs_to, imports_of, plugin_director
 
 import mxgw_core.api
 
-# Imports every module of the packages named as arguments, then prints what is loaded. Modules for another platform cannot
-# be imported: those of the platform layer, and those of the backend for MXAccess that call Windows.
+# Imports every module of the packages named as arguments, then prints what is loaded. Modules for another platform
+# cannot be imported: those of the platform layer, and those of the backend for MXAccess that call Windows.
 _IMPORT_ALL = """
 import importlib, pkgutil, sys
 elsewhere = ".platform.posix." if sys.platform == "win32" else ".windows."
