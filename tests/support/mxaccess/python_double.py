@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeVar
 
+from mxgw.convert import to_value
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_ACCESSDENIED, E_NOTIMPL, MxError
@@ -355,9 +356,11 @@ _READER = VariantReader(_DATES, _no_date)
 
 
 def _through_memory(value: MxValue) -> MxValue:
+    # How MXAccess sends an elapsed time is not known; a text is what any of its clients could show.
     if value.HasField("elapsed_time"):
-        # How MXAccess sends one is not known; a text is what any of its clients could show.
         value = MxValue(string=str(value.elapsed_time.ToTimedelta()))
+    elif value.array.WhichOneof("elements") == "elapsed_times":
+        value = to_value([str(each.ToTimedelta()) for each in value.array.elapsed_times.elements])
     memory = PlainMemory()
     variant = ctypes.create_string_buffer(SIZE)
     VariantMaker(_DATES, memory, time.time_ns).fill(ctypes.addressof(variant), value)

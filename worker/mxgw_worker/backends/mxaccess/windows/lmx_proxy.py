@@ -53,7 +53,11 @@ class LmxProxy:
                 self._connect(interfaces.EVENTS_2, interfaces.Sink2(self._receive_2)),
             ]
         except (COMError, OSError) as error:
+            self._said("CoCreateInstance", _hresult(error), _text(error))
             raise BackendUnavailable(errors.of_creation(_hresult(error), _text(error))) from None
+
+    def _said(self, method: str, hresult: int, text: str) -> None:
+        """Do nothing with what COM, or the object, says of an error. A class that wants it overrides this."""
 
     def _connect(self, interface: GUID, sink: Any) -> tuple[Any, int, Any] | None:
         container = self._object.QueryInterface(IConnectionPointContainer)
@@ -152,6 +156,7 @@ class LmxProxy:
         try:
             return function(*arguments)
         except (COMError, OSError) as error:
+            self._said(method, _hresult(error), _text(error))
             failed = MxError(_hresult(error), errors.of_call(method, _hresult(error), _text(error)))
         # Outside of the handler: the frames of the COM error must not leave this thread.
         raise failed
