@@ -134,7 +134,7 @@ class Client:
         return called
 
     async def end(self, timeout_s: float = 3.0) -> None:
-        """Unregister and release the object. A call that hangs is left to the end of the process."""
+        """Unregister and release the object. What takes longer is left to the end of the process."""
         if self._com is not None:
             com, server, self._com = self._com, self.server, None
 

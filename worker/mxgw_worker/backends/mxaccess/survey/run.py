@@ -28,6 +28,8 @@ _QUESTIONS = {
     _REGISTRATION: "How are MXAccess and the consumer of alarms registered?",
 }
 _REGISTRATION_S = 60.0
+# For so long the object may take to be released.
+_END_S = 3.0
 
 
 class Survey:
@@ -65,8 +67,7 @@ class Survey:
             is_hung = True
         finally:
             # Also when the survey is cancelled: MXAccess is not to keep a client that has left.
-            if not is_hung:
-                await client.end()
+            await client.end(0.0 if is_hung else _END_S)
         return not is_hung
 
     async def _ask(self, client: Client) -> None:
