@@ -17,7 +17,7 @@ DATA_CHANGE, WRITE_COMPLETE, OPERATION_COMPLETE = "OnDataChange", "OnWriteComple
 BUFFERED = "OnBufferedDataChange"
 # So many events are kept; more than that come only from a tag that changes very fast.
 MOST_EVENTS = 50_000
-_PENDING = 1  # docs/reference/mxaccess.md#statuses
+PENDING = 1  # docs/reference/mxaccess.md#statuses
 _LONGEST_TEXT = 200
 _1970 = datetime(1970, 1, 1)  # noqa: DTZ001  which zone the times of MXAccess have is what is to be found out
 
@@ -47,7 +47,7 @@ class Seen:
     @property
     def is_pending(self) -> bool:
         """Return whether a data change says only that the value is still to come."""
-        return any(category == _PENDING for _, category, _, _ in self.statuses)
+        return any(category == PENDING for _, category, _, _ in self.statuses)
 
     @property
     def value_type(self) -> str:

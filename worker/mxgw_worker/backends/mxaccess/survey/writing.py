@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from mxgw.convert import PyValue, from_value
 from mxgw_worker.backends.mxaccess.survey.client import Called, Client, Item, NotSeen, status_text
 from mxgw_worker.backends.mxaccess.survey.reading import BUFFERED_INTERVAL_MS, Facts, events_of, type_of
-from mxgw_worker.backends.mxaccess.survey.recording import BUFFERED, DATA_CHANGE, WRITE_COMPLETE, Seen, time_text
+from mxgw_worker.backends.mxaccess.survey.recording import (
+    BUFFERED,
+    DATA_CHANGE,
+    PENDING,
+    WRITE_COMPLETE,
+    Seen,
+    time_text,
+)
 from mxgw_worker.backends.mxaccess.survey.zones import offset_s, zone_of
 
 _TIMED_WRITES = 20
@@ -123,7 +130,9 @@ async def conversions(client: Client, facts: Facts) -> str:
     answers: list[str] = []
     for what, value in _CONVERSIONS.items():
         # Another value before each, so that what is written is a change.
+        start = client.count()
         await _completed(client, item, 1000 + len(answers))
+        await client.event(item, DATA_CHANGE, start)
         start = client.count()
         called, completed = await _completed(client, item, value)
         if called.hresult is not None or completed is None:
@@ -239,9 +248,11 @@ async def suspend(client: Client, facts: Facts) -> str:
         if called.hresult is not None:
             facts[method] = called.facts()
             raise NotSeen(f"{method} {called.outcome}")
-        done = await client.operation(item, start) if called.result[1] == 1 else None
+        done = await client.operation(item, start) if called.result[1] == PENDING else None
         if method == "Suspend":
             await _completed(client, other, 51)
+        elif done is not None:
+            await client.event(item, DATA_CHANGE, start)  # the change that was kept back
         await client.quiet()
         changes = sum(seen.kind == DATA_CHANGE for seen in client.of(item, start))
         facts[method if method not in facts else f"{method} again"] = {
