@@ -337,4 +337,6 @@ def status_text(seen: Seen) -> str:
 
 def _status_text(status: Status) -> str:
     success, category, detected_by, detail = status
+    if success and not category and not detail:
+        return "ok"
     return f"success {success}, category {category}, detected by {detected_by}, detail {detail}"

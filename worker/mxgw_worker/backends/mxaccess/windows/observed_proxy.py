@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from ctypes import c_ushort
+from ctypes import c_ushort, c_void_p, sizeof
 from typing import Any
 
 assert sys.platform == "win32"
@@ -53,8 +53,8 @@ class ObservedProxy(LmxProxy):
         except (COMError, OSError) as error:
             facts["methods"] = f"it does not describe itself: {error}"
         else:
-            places = {method["name"]: method["place"] for method in methods}
-            facts["methods"] = methods
+            facts["methods"] = [f"{place}: {method} ({number})" for method, (place, number) in methods.items()]
+            places = {method.partition("(")[0]: place for method, (place, _) in methods.items()}
             facts["methods_at_other_places"] = [
                 f"{name}: {place} expected, {places[name]} found"
                 for place, name in enumerate(_expected(), _INHERITED)
@@ -69,21 +69,16 @@ class ObservedProxy(LmxProxy):
             return False
         return True
 
-    def _methods(self) -> list[dict[str, object]]:
+    def _methods(self) -> dict[str, tuple[int, str]]:
+        """Return the place and the number of each method. The key is its name with its parameters."""
         described = self._object.GetTypeInfo(0)
-        found = []
+        found = {}
         for number in range(described.GetTypeAttr().cFuncs):
             function = described.GetFuncDesc(number)
-            names = described.GetNames(function.memid, function.cParams + 1)
-            found.append(
-                {
-                    "name": names[0],
-                    "id": f"{function.memid & 0xFFFFFFFF:#x}",
-                    # Offsets are counted in pointers of the bitness of the library.
-                    "place": function.oVft // 4,
-                    "parameters": names[1:],
-                }
-            )
+            name, *parameters = described.GetNames(function.memid, function.cParams + 1)
+            # Offsets are counted in bytes, and there is a pointer at each place.
+            place = function.oVft // sizeof(c_void_p)
+            found[f"{name}({', '.join(parameters)})"] = place, f"{function.memid & 0xFFFFFFFF:#x}"
         return found
 
     def _said(self, method: str, hresult: int, text: str) -> None:
