@@ -1,15 +1,19 @@
-"""`mxgw doctor --mxaccess` in Windows, in Wine, on the double of MXAccess: 64-bit command, 32-bit survey."""
+"""What is for a machine with MXAccess, in Wine, on its double: `mxgw doctor --mxaccess`, as a 64-bit command with its
+32-bit survey, and the tests that are marked so.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support import wine
+from support.mxaccess import sources
 from support.windows_gateway import WindowsRestarts, needs_windows
 
 pytestmark = [needs_windows, pytest.mark.timeout(600)]
@@ -91,6 +95,28 @@ def test_with_64_bits_only_the_command_says_what_it_needs(windows: WindowsRestar
     assert done.returncode == 1
     assert "needs a 32-bit Python, because MXAccess is a 32-bit component" in done.stderr
     assert not (windows.directory / "none.json").exists()
+
+
+@pytest.mark.soak
+def test_the_tests_for_a_galaxy_pass_on_the_double(windows: WindowsRestarts) -> None:
+    environment = {
+        **windows.environment,
+        sources.SCRATCH_VARIABLE: "Bench_001",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis",
+    }
+    pytest_ = ("-m", "pytest", "-p", "no:cacheprovider", "-m", "mxaccess", "-q", "tests/worker/mxaccess")
+    done = subprocess.run(
+        windows.windows.python(wine.Interpreter.BITS_32, *pytest_, environment=environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    passed = re.search(r"(\d+) passed", done.stdout)
+
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert passed
+    assert int(passed[1]) > 45, done.stdout[-5000:]
 
 
 def _mxgw(windows: WindowsRestarts, *arguments: str) -> subprocess.CompletedProcess[str]:

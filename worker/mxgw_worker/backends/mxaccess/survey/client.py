@@ -61,7 +61,7 @@ class Request:
     scratch: str = ""
     tags: Sequence[str] = ()
     patience_s: float = 30.0
-    quiet_s: float = 3.0
+    quiet_s: float = 2.0
     call_limit_s: float = 60.0
 
 
