@@ -1,5 +1,5 @@
 """What is for a machine with MXAccess, in Wine, on its double: `mxgw doctor --mxaccess`, as a 64-bit command with its
-32-bit survey, and the tests that are marked so.
+32-bit survey; the demo; and the tests that are marked so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import wine
 from support.mxaccess import sources
-from support.windows_gateway import WindowsRestarts, needs_windows
+from support.windows_gateway import PATIENT_MXGW, WindowsRestarts, needs_windows
 
 pytestmark = [needs_windows, pytest.mark.timeout(600)]
 
@@ -95,6 +95,26 @@ def test_with_64_bits_only_the_command_says_what_it_needs(windows: WindowsRestar
     assert done.returncode == 1
     assert "needs a 32-bit Python, because MXAccess is a 32-bit component" in done.stderr
     assert not (windows.directory / "none.json").exists()
+
+
+def test_the_demo_shows_the_attributes_of_an_object_and_a_tag(windows: WindowsRestarts) -> None:
+    (windows.directory / "tmp").mkdir()
+    python = f"workers.python=Z:{wine.Interpreter.BITS_32.program}"
+    shows = ("--object", "Bench_001", "--tag", "AppEngine_001.ScanCount", "--seconds", "3", "--json")
+    command = ("-c", PATIENT_MXGW, "demo", "--backend", "mxaccess", "--set", python, *shows)
+    done = subprocess.run(
+        windows.windows.python(wine.Interpreter.BITS_64, *command, environment=windows.environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    # An initialising event and a value for each of 17 attributes and the tag, which goes on changing.
+    assert shown["events"] > 36
+    assert (shown["gaps"], shown["duplicates"], shown["out_of_order"]) == (0, 0, 0)
 
 
 @pytest.mark.soak
