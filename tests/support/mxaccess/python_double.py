@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from mxgw.convert import to_value
 from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
@@ -310,9 +311,11 @@ _READER = VariantReader(_DATES, _no_date)
 
 
 def _through_memory(value: MxValue) -> MxValue:
+    # How MXAccess sends an elapsed time is not known; a text is what any of its clients could show.
     if value.HasField("elapsed_time"):
-        # How MXAccess sends one is not known; a text is what any of its clients could show.
         value = MxValue(string=str(value.elapsed_time.ToTimedelta()))
+    elif value.array.WhichOneof("elements") == "elapsed_times":
+        value = to_value([str(each.ToTimedelta()) for each in value.array.elapsed_times.elements])
     memory = PlainMemory()
     variant = ctypes.create_string_buffer(SIZE)
     VariantMaker(_DATES, memory, time.time_ns).fill(ctypes.addressof(variant), value)

@@ -56,12 +56,16 @@ class LmxProxy:
             self._connect(interfaces.EVENTS, interfaces.Sink(self._receive))
             self._connect(interfaces.EVENTS_2, interfaces.Sink2(self._receive_2))
         except (COMError, OSError) as error:
+            self._said("CoCreateInstance", _hresult(error), _text(error))
             failed = BackendUnavailable(errors.of_creation(_hresult(error), _text(error)))
         else:
             return
         # Otherwise the object would hold the sinks, and they this, for ever.
         self.release()
         raise failed
+
+    def _said(self, method: str, hresult: int, text: str) -> None:
+        """Do nothing with what COM, or the object, says of an error. A class that wants it overrides this."""
 
     def _connect(self, interface: GUID, sink: Any) -> None:
         container = self._object.QueryInterface(IConnectionPointContainer)
@@ -161,6 +165,7 @@ class LmxProxy:
         try:
             return function(*arguments)
         except (COMError, OSError) as error:
+            self._said(method, _hresult(error), _text(error))
             failed = MxError(_hresult(error), errors.of_call(method, _hresult(error), *_texts(error)))
         # Outside of the handler: the frames of the COM error must not leave this thread.
         try:
