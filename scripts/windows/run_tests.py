@@ -3,7 +3,7 @@
     python3 scripts/windows/run_tests.py                               everything, with 32-bit Python
     python3 scripts/windows/run_tests.py tests/worker -k outbox        arguments go to pytest
     python3 scripts/windows/run_tests.py --bits 64 tests/core
-    python3 scripts/windows/run_tests.py --beside                      then those that start Windows programs
+    python3 scripts/windows/run_tests.py --beside                      then those here that start Windows programs
 
 scripts/windows/set_up.py must have run. The last lines say how many tests ran, and how many did not and why.
 """
@@ -46,8 +46,9 @@ def main() -> int:
 
 def beside(arguments: list[str]) -> int:
     """Run the tests of this side that start Windows programs, for example a gateway. Return pytest's exit code."""
-    command = [sys.executable, "-m", "pytest", "-m", "windows and not soak", *arguments]
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "windows and not soak", *arguments], check=False
+    ).returncode
 
 
 def inside(interpreter: wine.Interpreter, arguments: list[str]) -> int:

@@ -71,7 +71,7 @@ async def test_a_write_and_a_browse_find_a_later_namespace_at_once(plant: Plant)
 @pytest.mark.asyncio
 async def test_a_node_that_vanishes_is_told_once_and_lives_again_when_it_comes_back(plant: Plant) -> None:
     plant.add("ns=2;s=V", "V", 1.0)
-    tried = asyncio.Event()
+    still_gone, deleted = asyncio.Event(), asyncio.Event()
     async with running_backend(plant.url, SOON) as (backend, sink):
         handle = await backend.register("vanish")
         items = [await backend.add_item(handle, reference) for reference in ("ns=2;s=V", "/Objects/2:V")]
@@ -81,9 +81,12 @@ async def test_a_node_that_vanishes_is_told_once_and_lives_again_when_it_comes_b
         await sink.until(lambda: all(good(sink, item) == [1.0] for item in items))
         plant.vanish("ns=2;s=V")
         await sink.until(lambda: all(len(sink.changes(item)) == 2 for item in items))
+        # The items are tried again and again.
+        with plant.service("create_monitored_items", _counted(3, still_gone)):
+            await still_gone.wait()
         plant.delete("ns=2;s=V")
-        with plant.service("create_monitored_items", _counted(3, tried)):
-            await tried.wait()  # the items are tried again and again
+        with plant.service("create_monitored_items", _counted(3, deleted)):
+            await deleted.wait()
         for item in items:
             gone = sink.changes(item)[1].statuses[0]
 
@@ -118,6 +121,8 @@ async def test_a_node_whose_server_only_says_that_it_is_gone_reports_at_once_whe
             await sink.until(lambda number=number: sink.changes(item)[-1].value == number)  # type: ignore[misc]
 
         assert len(sink.changes(item)) == 5
+        # It is good, so it is not created anew at the next retry.
+        assert [subscription.gone for subscription in backend._subscriptions._by_handle.values()] == [{}]
 
 
 @pytest.mark.asyncio
@@ -138,6 +143,25 @@ async def test_a_write_follows_a_path_to_the_node_that_is_there_now(plant: Plant
         assert plant.value("ns=2;s=New") == 3
         assert (await sink.written(by_id, 2)).statuses[0].raw_detail == 6
     plant.delete("ns=2;s=New")
+
+
+@pytest.mark.asyncio
+async def test_a_write_is_converted_to_the_type_that_the_node_has_now(plant: Plant) -> None:
+    plant.add("ns=2;s=Typed", "Typed", 1, ua.VariantType.Int32)
+    async with running_backend(plant.url) as (backend, sink):
+        handle = await backend.register("types")
+        path, by_id = await backend.add_item(handle, "/Objects/2:Typed"), await backend.add_item(handle, "ns=2;s=Typed")
+        for item in (path, by_id):
+            await backend.write(handle, item, to_value("12"), 0)
+            assert is_ok((await sink.written(item)).statuses)
+        plant.delete("ns=2;s=Typed")
+        plant.add("ns=2;s=Typed", "Typed", "text")
+        for item, text in ((path, "12.50"), (by_id, "13.50")):
+            await backend.write(handle, item, to_value(text), 0)
+
+            assert is_ok((await sink.written(item, 2)).statuses)
+            assert plant.value("ns=2;s=Typed") == text
+    plant.delete("ns=2;s=Typed")
 
 
 @pytest.mark.asyncio
@@ -187,10 +211,8 @@ async def test_namespaces_numbered_anew_on_a_live_connection_are_a_lost_connecti
     plant.namespaces("urn:plant", "urn:other")
     try:
         async with running_backend(plant.url, SOON) as (backend, sink):
+            # Nothing is advised, so only this write finds out.
             handle = await backend.register("numbers")
-            item = await backend.add_item(handle, "nsu=urn:plant;s=T5")
-            await backend.advise(handle, item)
-            await sink.first(item)
             plant.namespaces("urn:other", "urn:plant")
             unknown = await backend.add_item(handle, "nsu=urn:nobody;s=T5")
             await backend.write(handle, unknown, to_value(1.0), 0)
@@ -199,8 +221,10 @@ async def test_namespaces_numbered_anew_on_a_live_connection_are_a_lost_connecti
             assert (lost.success, lost.raw_category) == (0, 3)
 
             await sink.until(lambda: sink.healths().count(SOURCE_HEALTH_GOOD) == 2)
-            # T5 is in the namespace with index 2, which is not the plant's any more.
-            await sink.until(lambda: sink.changes(item)[-1].statuses[0].raw_detail == 6)
+            item = await backend.add_item(handle, "nsu=urn:other;s=T5")
+            await backend.advise(handle, item)
+
+            assert (await sink.first(item)).value == 5.0
     finally:
         plant.namespaces("urn:plant")
 

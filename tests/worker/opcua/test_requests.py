@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
-from asyncua import ua
+from asyncua import Client, ua
 from asyncua.common.connection import TransportLimits
 
 from mxgw.convert import is_ok, to_value
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw_worker.backends.base import MxError
 from mxgw_worker.backends.opcua import OpcUaBackend
+from mxgw_worker.backends.opcua.options import OpcUaOptions
+from mxgw_worker.backends.opcua.server_connection import ServerConnection
 from mxgw_worker.backends.opcua.session import MAX_ANSWER_BYTES
 
 from .harness import running_backend
@@ -73,11 +77,14 @@ async def test_a_limit_that_the_server_does_not_declare_is_found(plant: Plant) -
     """The server closes the connection then. The same request must not break the next connection, and so on."""
 
     def within(limits: TransportLimits, size: int) -> bool:
-        return size <= 9000 or limits.max_message_size == MAX_ANSWER_BYTES  # only the backend has this one
+        return size <= 12_000 or limits.max_message_size == MAX_ANSWER_BYTES  # only the backend has this one
 
     with patch.object(TransportLimits, "is_msg_size_within_limit", within):
         async with running_backend(plant.url, {"reconnect_max_delay_s": 0.1}) as (backend, sink):
-            items = await advised(backend, *[f"ns=2;s=T{n % 8}" for n in range(180)])
+            # From now on publish requests wait at the server, which get the server's error too.
+            (first,) = await advised(backend, "ns=2;s=T1")
+            await sink.first(first)
+            items = await advised(backend, *[f"ns=2;s=T{n % 8}" for n in range(600)])
             await sink.until(lambda: all(sink.changes(item)[-1:] for item in items))
             await sink.until(lambda: all(sink.changes(item)[-1].quality == 192 for item in items))
 
@@ -201,6 +208,27 @@ async def test_a_service_that_never_answers_ends_its_own_requests_in_time(plant:
                     break
 
         assert (late.success, late.raw_category) == (0, 3)
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_answers_others_is_not_lost_when_the_probe_waits_too_long() -> None:
+    class Slow:
+        last_answer = 0.0
+        asked = 0
+
+        async def read_attributes(self, *_: object) -> None:
+            self.asked += 1
+            if self.asked < 3:
+                self.last_answer = time.monotonic()
+                await asyncio.sleep(0.11)  # then it has been silent for long enough to be asked again
+            raise TimeoutError
+
+    connection = ServerConnection(OpcUaOptions(url="opc.tcp://127.0.0.1:1", probe_interval_s=0.1))
+    client = SimpleNamespace(uaclient=SimpleNamespace(session=Slow()))
+    with pytest.raises(TimeoutError):
+        await connection._probe(cast(Client, client))
+
+    assert client.uaclient.session.asked == 3
 
 
 @pytest.mark.soak

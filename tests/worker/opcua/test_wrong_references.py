@@ -52,6 +52,7 @@ WRONG = [
     "/Objects/2:T1/",
     "/Objects/2:T1&",
     "/Objects/2:T1\udcff",
+    "/0:Objects/2:T1\ud800",
     "/Objects/2:Nowhere",
     "/Objects/" + "a/" * 64 + "a",
     "99999:Foo",

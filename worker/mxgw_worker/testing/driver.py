@@ -27,7 +27,8 @@ from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES, GatewayHan
 from mxgw_worker.ipc.startup import write_startup
 from mxgw_worker.platform import Listener, endpoint_in, start_child
 
-# How long the worker may take to answer, in seconds: so long that a busy machine fails no test.
+# How long the worker may take for an answer, in seconds. A worker that is right needs much less, however busy the
+# machine is.
 _PATIENCE_S = 60.0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +23,7 @@ from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListe
 from .batches import Refused, in_batches
 from .link import Link
 from .options import OpcUaOptions
-from .publisher import Subscription
+from .publisher import Subscription, parameters_of, unused
 from .references import durable, locate
 from .server_connection import ServerConnection
 from .subscriptions import Subscriptions
@@ -231,26 +230,14 @@ class Conditions:
         link = self._connection.link
         if link is not self._link:
             self._link, self._events = link, {}
-        session, options = link.session, self._options
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = options.publishing_interval_ms
-        keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
-        parameters.RequestedMaxKeepAliveCount = keep_alive_count
-        parameters.RequestedLifetimeCount = max(
-            3 * keep_alive_count, round(options.subscription_lifetime_s * 1000 / options.publishing_interval_ms)
-        )
-        parameters.PublishingEnabled = True
-        result = await session.create_subscription(parameters, _unused)
+        result = await link.session.create_subscription(parameters_of(self._options), unused)
         subscription = self._subscription = Subscription(0)
-        subscription.id = result.SubscriptionId
-        subscription.last_heard = time.perf_counter()
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        subscription.silence_limit_s = 2.5 * keep_alive_s
+        subscription.begin(result)
         subscription.on_events = self._happened
         subscription.on_lost = self._missed
-        self._publisher.add(subscription.id, subscription)
-        await self._monitor(subscription.id)
-        await self._refresh(subscription.id)
+        self._publisher.add(result.SubscriptionId, subscription)
+        await self._monitor(result.SubscriptionId)
+        await self._refresh(result.SubscriptionId)
 
     async def _monitor(self, subscription_id: int) -> None:
         request = ua.MonitoredItemCreateRequest()
@@ -450,7 +437,3 @@ def _acked_already() -> AlarmAck:
 
 def _told(error: Exception) -> str:
     return str(ua.StatusCode(error.code).name) if isinstance(error, ua.UaStatusCodeError) else type(error).__name__
-
-
-def _unused(_result: Any) -> None:
-    """Do nothing: the library requires a callback, but `Publisher` receives the messages."""
