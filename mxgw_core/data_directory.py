@@ -180,7 +180,7 @@ def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
                 f"gateway.data_dir {path}: a restore to it was cut off or still runs: restore the backup again, to an "
                 "empty directory"
             )
-        if path.exists():
+        if not for_restore and path.exists():  # a restore has its own rules for what may be there
             _refuse_to_close(path)
     except OSError as error:
         raise SettingsError(

@@ -144,7 +144,11 @@ class WindowsRestarts(Restarts):
         async def ask(line: str = "\n") -> Any:
             stdin.write(line)
             stdin.flush()
-            return json.loads(await asyncio.to_thread(stdout.readline))
+            line = await asyncio.to_thread(stdout.readline)
+            if not line.startswith("{"):
+                stdin.close()
+                raise AssertionError(f"a program in Windows failed: {line}{await asyncio.to_thread(stdout.read)}")
+            return json.loads(line)
 
         with process:
             yield ask
