@@ -16,7 +16,7 @@ from support import wine
 from support.mxaccess import sources
 from support.windows_gateway import PATIENT_MXGW, WindowsRestarts, needs_windows
 
-pytestmark = [needs_windows, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
 _SURVEY = ("-I", "-m", "mxgw_worker.backends.mxaccess.survey")
 
