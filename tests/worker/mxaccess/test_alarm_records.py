@@ -287,6 +287,7 @@ def test_an_alarm_that_does_not_change_is_the_same_object() -> None:
     with_another = alarms.listed(xml(fields(), fields(GUID="B", TAGNAME="T.Other")))
 
     assert first is again is with_another[0]
+    assert alarms.listed(xml(fields())) is alarms.listed(xml(fields()))
     assert one(alarms, time="12:00:01") is not first
 
 
@@ -317,6 +318,14 @@ def test_an_alarm_that_is_raised_anew_has_only_its_new_time() -> None:
     raised = one(alarms, "UNACK_ALM", "12:00:07")
 
     assert [seconds(raised, name) for name in ("raise_time", "ack_time", "clear_time")] == [7, None, None]
+
+
+def test_an_alarm_that_is_raised_anew_without_a_time_has_none() -> None:
+    alarms = book()
+    one(alarms)
+    one(alarms, "UNACK_RTN", "12:00:05")
+
+    assert seconds(one(alarms, "UNACK_ALM", ""), "raise_time") is None
 
 
 def test_the_times_of_steps_that_were_not_seen_are_unknown() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 import threading
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import pytest
@@ -177,13 +178,12 @@ async def test_while_the_alarm_manager_hangs_mxaccess_answers_and_polls_fail_at_
 
         rig.sink.take("write_complete")
 
-    # One call hangs; those who asked later waited for the same one.
-    assert manager.of(Use.READING)[0].calls.count("current_alarms") == 1
-
     manager.go_on.set()
-    await until(lambda: rig.backend._alarms._line.apartment.busy is None)  # type: ignore[union-attr]
+    await until(lambda: rig.backend._alarms._line._polling.done())  # type: ignore[union-attr]
 
     assert len(await rig.backend.active_alarms()) == 2
+    # One call hung, for which those who asked later waited too; then came a new one.
+    assert manager.of(Use.READING)[0].calls.count("current_alarms") == 2
 
 
 async def test_a_hung_object_is_told_given_up_and_replaced_three_times(
@@ -240,11 +240,11 @@ async def test_an_acknowledgement_that_hangs_is_unknown_and_those_after_it_are_n
     (acknowledging,) = manager.of(Use.ACKNOWLEDGING)
     hung, made = threading.Event(), acknowledging.acknowledge
 
-    def hang(arguments: list[str]) -> int:
+    def hang(arguments: Sequence[str]) -> int:
         hung.wait()
         return made(arguments)
 
-    acknowledging.acknowledge = hang  # type: ignore[method-assign,assignment]
+    acknowledging.acknowledge = hang  # type: ignore[method-assign]
     ids = ["?", *(alarm.alarm_id for alarm in alarms.values())]
     unknown, unanswered, left = await rig.backend.acknowledge_alarms(ids, "", "")
     hung.set()
@@ -255,6 +255,29 @@ async def test_an_acknowledgement_that_hangs_is_unknown_and_those_after_it_are_n
     await until(lambda: len(acknowledging.acknowledged) == 1)
     states = sorted(alarm.state for alarm in (await listed(rig)).values())
     assert states == [UNACK_ALM, ACK_ALM]
+
+
+async def test_an_acknowledgement_is_unknown_as_soon_as_its_object_is_given_up(start: Start) -> None:
+    rig, manager = await with_alarms(start, alarm_answer_s=60.0, slow_call_s=0.1, call_limit_s=0.3)
+    alarm = (await listed(rig))["Unit_001.T01"]
+    await rig.backend.acknowledge_alarms(["?"], "", "")
+    (acknowledging,) = manager.of(Use.ACKNOWLEDGING)
+    hung = threading.Event()
+
+    def hang(_arguments: Sequence[str]) -> int:
+        hung.wait()
+        return 0
+
+    acknowledging.acknowledge = hang  # type: ignore[method-assign]
+    (unknown,) = await rig.backend.acknowledge_alarms([alarm.alarm_id], "", "")
+
+    assert "look whether it is acknowledged" in unknown.message
+    assert rig.sink.healths[-1] == SOURCE_HEALTH_DEGRADED
+
+    hung.set()
+
+    assert len(await rig.backend.active_alarms()) == 2
+    assert rig.sink.healths[-1] == SOURCE_HEALTH_GOOD
 
 
 async def test_the_objects_are_released_in_their_apartment_when_the_backend_stops(start: Start) -> None:

@@ -490,6 +490,12 @@ def test_numbers_may_have_any_width(memory: PlainMemory) -> None:
         assert READER.numbers(memory.variant(vt, struct.pack(layout, 192))) == [192]
         referred = memory.pointer(memory.bytes(struct.pack(layout, 192)))
         assert READER.numbers(memory.variant(BYREF | vt, referred)) == [192]
+        assert READER.number(memory.variant(BYREF | vt, referred)) == 192
+    assert READER.number(memory.variant(VarType.I4, struct.pack("<i", -5))) == -5
+    with pytest.raises(Unreadable, match="2 numbers instead of one"):
+        READER.number(memory.array_variant(VarType.I4, struct.pack("<2i", 1, 2), 2))
+    with pytest.raises(Unreadable, match="0x8"):
+        READER.number(memory.variant(VarType.BSTR))
 
 
 def test_a_list_of_statuses_may_be_empty_or_long(memory: PlainMemory) -> None:

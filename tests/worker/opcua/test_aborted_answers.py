@@ -61,19 +61,19 @@ async def test_a_request_whose_answer_is_aborted_fails_at_once_and_alone(plant: 
 @pytest.mark.asyncio
 async def test_aborted_notifications_are_fetched_and_publishing_goes_on(plant: Plant) -> None:
     aborts = OpcUaOptions.parse({"url": plant.url}).publish_requests + 1
-    written = [100.0 + number for number in range(aborts + 1)]
+    written = [[float(number)] * 100 for number in range(aborts + 1)]  # larger than any message without values
     async with running_backend(plant.url, {"publishing_interval_ms": 10}) as (backend, sink):
         handle = await backend.register("aborts")
-        item = await backend.add_item(handle, "ns=2;s=T1")
+        item = await backend.add_item(handle, "ns=2;s=A")
         await backend.advise(handle, item)
         await sink.first(item)
         kind = _O.PublishResponse_Encoding_DefaultBinary
         # All publish requests that wait at the server are broken off, and one that was sent after them.
         for value in written[:-1]:
-            with aborted(kind, ua.StatusCodes.BadResponseTooLarge, 1, larger_than=100) as sizes:
-                plant.set_value("ns=2;s=T1", ua.Variant(value))
+            with aborted(kind, ua.StatusCodes.BadResponseTooLarge, 1, larger_than=800) as sizes:
+                plant.set_value("ns=2;s=A", ua.Variant(value))
                 await asyncio.to_thread(sizes.get, timeout=60)
-        plant.set_value("ns=2;s=T1", ua.Variant(written[-1]))
+        plant.set_value("ns=2;s=A", ua.Variant(written[-1]))
         await sink.until(lambda: len(sink.changes(item)) > len(written))
 
         assert [change.value for change in sink.changes(item)[1:]] == written

@@ -1,4 +1,7 @@
-"""`MxAccessBackend` runs the 18 methods of MXAccess on its COM object, in an apartment of its own."""
+"""`MxAccessBackend` runs the 18 methods of MXAccess on its COM object, in an apartment of its own.
+
+It has so many lines because each method is one command for the apartment, and all 18 stand together.
+"""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Events:
             self._deliver_one()
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._apartment.post(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _deliver_one(self) -> None:
         size, event = self._waiting.popleft()

@@ -35,6 +35,8 @@ from mxgw_worker.backends.mxaccess.variant_layout import (
     shape,
 )
 
+_I4 = struct.Struct("<i")
+_VT_I4 = int(VarType.I4)  # a plain number compares faster
 # Key: type. Value: how its value is laid out, and the field of MxValue. These make most of the traffic.
 _NUMBERS: dict[int, tuple[struct.Struct, str]] = {
     VarType.I2: (struct.Struct("<h"), "integer"),
@@ -282,6 +284,22 @@ class VariantReader:
         if ns is None:
             raise Unreadable(f"{text or 'nothing'!r} is no time")
         return ns
+
+    def number(self, address: int) -> int:
+        """Return the VARIANT at `address`, which is one whole number.
+
+        Raises:
+            Unreadable: it is none.
+        """
+        raw = string_at(address, 16)
+        if raw[0] == _VT_I4 and not raw[1]:
+            # What every event has three of.
+            number: int = _I4.unpack_from(raw, VALUE_OFFSET)[0]
+            return number
+        numbers = self.numbers(address)
+        if len(numbers) != 1:
+            raise Unreadable(f"{len(numbers)} numbers instead of one")
+        return numbers[0]
 
     def numbers(self, address: int) -> list[int]:
         """Return the VARIANT at `address`, an array of whole numbers or one number.

@@ -21,6 +21,7 @@ from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
 from .batches import Refused, in_batches
+from .condition_events import alarm_of, fields_of, select_clauses
 from .link import Link
 from .options import OpcUaOptions
 from .publisher import Subscription, parameters_of, unused
@@ -33,37 +34,11 @@ from .types import plain, read
 log = logging.getLogger(__name__)
 
 _O = ua.ObjectIds
-# The fields that are requested of each event, in this order. Each entry has the event type that defines the field, and
-# the browse path of the field. The condition id is requested as the last field.
-_FIELDS = (
-    (_O.BaseEventType, "EventId"),
-    (_O.BaseEventType, "EventType"),
-    (_O.BaseEventType, "SourceNode"),
-    (_O.BaseEventType, "SourceName"),
-    (_O.BaseEventType, "Time"),
-    (_O.BaseEventType, "Message"),
-    (_O.BaseEventType, "Severity"),
-    (_O.ConditionType, "ConditionName"),
-    (_O.ConditionType, "BranchId"),
-    (_O.ConditionType, "Retain"),
-    (_O.ConditionType, "EnabledState/Id"),
-    (_O.ConditionType, "Comment"),
-    (_O.ConditionType, "ClientUserId"),
-    (_O.AcknowledgeableConditionType, "AckedState/Id"),
-    (_O.AlarmConditionType, "ActiveState/Id"),
-    (_O.AlarmConditionType, "ActiveState/TransitionTime"),
-)
 _REFRESH_START, _REFRESH_END = ua.NodeId(_O.RefreshStartEventType), ua.NodeId(_O.RefreshEndEventType)
 _MISSED = frozenset({ua.NodeId(_O.RefreshRequiredEventType), ua.NodeId(_O.EventQueueOverflowEventType)})
 _RETRY_S = 5.0
 # How long a server is given to delete the subscription of a `follow` that failed.
 _DELETE_S = 2.0
-_STATES = {
-    (True, False): pb.ALARM_STATE_UNACK_ALM,
-    (True, True): pb.ALARM_STATE_ACK_ALM,
-    (False, False): pb.ALARM_STATE_UNACK_RTN,
-    (False, True): pb.ALARM_STATE_ACK_RTN,
-}
 # The native detail for "the alarm is acknowledged already". Source: docs/reference/mxaccess.md#status-details.
 _ACKED_ALREADY = 1015
 
@@ -246,7 +221,7 @@ class Conditions:
         request.RequestedParameters = ua.MonitoringParameters(
             ClientHandle=1, SamplingInterval=0.0, QueueSize=self._options.queue_size, DiscardOldest=True
         )
-        request.RequestedParameters.Filter = ua.EventFilter(SelectClauses=_select_clauses())
+        request.RequestedParameters.Filter = ua.EventFilter(SelectClauses=select_clauses())
         parameters = ua.CreateMonitoredItemsParameters()
         parameters.SubscriptionId = subscription_id
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
@@ -266,8 +241,7 @@ class Conditions:
 
     def _happened(self, events: Sequence[Any]) -> None:
         for event in events:
-            names = [path for _, path in _FIELDS]
-            fields = dict(zip([*names, "ConditionId"], [field.Value for field in event.EventFields], strict=False))
+            fields = fields_of(event)
             match fields.get("EventType"):
                 case kind if kind == _REFRESH_START:
                     self._refreshing = {}
@@ -287,7 +261,7 @@ class Conditions:
         # The id outlives the connection: a client can acknowledge with it after the server has numbered its namespaces
         # anew.
         alarm_id = shown(durable(condition, self._link.namespaces if self._link else []))
-        alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
+        alarm = alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
         self._events[alarm_id] = condition, fields.get("EventId") or b""
         self._doubtful.pop(alarm_id, None)
@@ -349,77 +323,6 @@ class Conditions:
         self._unretained.discard(alarm_id)
         if self._listener is not None:
             self._listener.changed(alarm)
-
-
-def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) -> pb.Alarm:
-    active, acked = bool(fields["ActiveState/Id"]), fields.get("AckedState/Id") is not False
-    # `Retain` false means that nobody needs to look at the condition. Some servers clear it when an alarm is
-    # acknowledged although it is still active; then the alarm stays. A disabled condition is no alarm, whatever it was
-    # before.
-    is_over = fields.get("EnabledState/Id") is False or (fields.get("Retain") is False and not active)
-    state = pb.ALARM_STATE_ACK_RTN if is_over else _STATES[active, acked]
-    severity = fields.get("Severity") or 0
-    source, name = _text(fields.get("SourceName")), _text(fields.get("ConditionName"))
-    kind = fields.get("EventType")
-    alarm = pb.Alarm(
-        reference=f"{source}.{name}" if source and name else source or name or alarm_id,
-        alarm_id=alarm_id,
-        state=state,
-        native_state=("Active" if active else "Inactive") + (", Acked" if acked else ", Unacked"),
-        # The most severe alarm has severity 1000 in OPC UA, and priority 1 in MXAccess.
-        priority=min(max(1000 - severity, 1), 999),
-        raw_priority=severity,
-        alarm_type=_type_name(kind),
-        description=_text(fields.get("Message")),
-        operator=_text(fields.get("ClientUserId")) if acked else "",
-        comment=_text(fields.get("Comment")) if acked else "",
-    )
-    now = _moment(fields.get("Time"))
-    changed = _moment(fields.get("ActiveState/TransitionTime")) or now
-    if active and changed is not None:
-        alarm.raise_time.CopyFrom(timestamp_from_datetime(changed))
-    elif before is not None and before.HasField("raise_time"):
-        alarm.raise_time.CopyFrom(before.raise_time)
-    if not active and changed is not None:
-        alarm.clear_time.CopyFrom(timestamp_from_datetime(changed))
-    if acked and before is not None and before.HasField("ack_time"):
-        alarm.ack_time.CopyFrom(before.ack_time)
-    elif acked and before is not None and now is not None:
-        alarm.ack_time.CopyFrom(timestamp_from_datetime(now))
-    return alarm
-
-
-def _select_clauses() -> list[ua.SimpleAttributeOperand]:
-    clauses = []
-    for kind, path in _FIELDS:
-        clause = ua.SimpleAttributeOperand()
-        clause.TypeDefinitionId = ua.NodeId(kind)
-        clause.BrowsePath = [ua.QualifiedName(name, 0) for name in path.split("/")]
-        clause.AttributeId = ua.AttributeIds.Value
-        clauses.append(clause)
-    condition_id = ua.SimpleAttributeOperand()
-    condition_id.TypeDefinitionId = ua.NodeId(_O.ConditionType)
-    condition_id.AttributeId = ua.AttributeIds.NodeId
-    return [*clauses, condition_id]
-
-
-def _type_name(kind: object) -> str:
-    if not isinstance(kind, ua.NodeId):
-        return ""
-    number = kind.Identifier if kind.NamespaceIndex == 0 else None
-    return str(ua.ObjectIdNames.get(number, "")) or shown(kind.to_string())
-
-
-def _text(value: object) -> str:
-    if isinstance(value, ua.LocalizedText):
-        return shown(value.Text)
-    return shown(value) if isinstance(value, str) else ""
-
-
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, datetime):
-        return None
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 def _ack_of(status: ua.StatusCode) -> AlarmAck:

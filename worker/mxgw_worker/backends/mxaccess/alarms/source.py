@@ -190,15 +190,14 @@ class _Line:
 
     async def poll(self, answer_s: float) -> Sequence[Alarm]:
         """Return the alarms, or raise MxError, also when there is no answer within `answer_s`."""
-        if self._polling is None:
+        # A poll that nobody waited for until its end is not new enough any more.
+        if self._polling is None or self._polling.done():
             self._began = time.perf_counter()
             self._polling = self._call("a poll", self._poll)
         polling = self._polling
         await self._wait_for(polling, self._began + answer_s - time.perf_counter())
         if not polling.done():
             raise MxError(E_FAIL, self._unanswered(answer_s))
-        if self._polling is polling:
-            self._polling = None
         return self._result(polling)
 
     async def acknowledge(

@@ -195,7 +195,7 @@ class LmxProxy:
             match member, len(arguments):
                 case 1, 6:
                     value = self._reader.value(arguments[2])
-                    (quality,) = self._reader.numbers(arguments[3])
+                    quality = self._reader.number(arguments[3])
                     when, text = self._reader.time(arguments[4])
                     self._events.data_change(server, item, value, quality, when, text, statuses(arguments[5]))
                 case 2, 3:
@@ -213,7 +213,7 @@ class LmxProxy:
             if (member, len(arguments)) != (interfaces.ON_BUFFERED_DATA_CHANGE, 7):
                 self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
                 return
-            (data_type,) = self._reader.numbers(arguments[2])
+            data_type = self._reader.number(arguments[2])
             value = self._reader.value(arguments[3])
             qualities, times = self._reader.numbers(arguments[4]), self._reader.times(arguments[5])
             if not read_variant.length(value) == len(qualities) == len(times):
@@ -229,8 +229,7 @@ class LmxProxy:
     def _handles(self, arguments: list[int]) -> tuple[int, int]:
         if len(arguments) < 2:
             raise Unreadable(f"it has {len(arguments)} arguments")
-        (server,), (item,) = self._reader.numbers(arguments[0]), self._reader.numbers(arguments[1])
-        return server, item
+        return self._reader.number(arguments[0]), self._reader.number(arguments[1])
 
 
 _NAMES = {
