@@ -65,12 +65,17 @@ def breaking_changes(old: pb.FileDescriptorSet, new: pb.FileDescriptorSet) -> li
 def missing_comments(files: pb.FileDescriptorSet) -> list[str]:
     """Return the services, RPCs, messages and enums without a comment. The set must have source information."""
     missing = []
-    for file in files.file:
+    for file in _own(files):
         said = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
         for path, name in _commented(file):
             if path not in said:
                 missing.append(f"{file.name}: {name} has no comment")
     return missing
+
+
+def _own(files: pb.FileDescriptorSet) -> Iterator[pb.FileDescriptorProto]:
+    """Yield the files without those of protobuf itself, which buf wants in an image."""
+    return (file for file in files.file if not file.name.startswith("google/"))
 
 
 def _commented(file: pb.FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
@@ -99,7 +104,7 @@ def _parent(name: str) -> str:
 def _elements(files: pb.FileDescriptorSet) -> dict[str, dict[str, str]]:
     """Return every element of the contract by kind and full name, with the facts that must stay."""
     found: dict[str, dict[str, str]] = {}
-    for file in files.file:
+    for file in _own(files):
         # A file can be imported by its name, and some languages name their modules after it.
         found[f"file {file.name}"] = {"package": file.package} | {
             option: str(getattr(file.options, option)) for option in _OPTIONS
@@ -175,7 +180,8 @@ def compiled(*, with_comments: bool = False) -> pb.FileDescriptorSet:
     names = [path.relative_to(PROTOS).as_posix() for path in public_protos()]
     with tempfile.TemporaryDirectory() as directory:
         image = Path(directory) / "image.binpb"
-        options = ["-I", str(PROTOS), f"--descriptor_set_out={image}", *(["--include_source_info"] * with_comments)]
+        options = ["-I", str(PROTOS), "--include_imports", f"--descriptor_set_out={image}"]
+        options += ["--include_source_info"] * with_comments
         subprocess.run([str(_GENERATOR), "-m", "grpc_tools.protoc", *options, *names], check=True)
         return pb.FileDescriptorSet.FromString(image.read_bytes())
 
