@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 from client.scripted import Scripted, opened, scripted_gateway
 from support.clock import advance
+from support.proxy import FaultProxy, fault_proxy
 
 from mxgw.v1 import event_service_pb2
-from mxgw_cli.conformance.relay import FaultProxy, fault_proxy
 from mxgw_client import EventStream, Gateway, ResumePolicy, StreamCut, StreamOpened, connect, errors
 from mxgw_client._calls import Calls
 

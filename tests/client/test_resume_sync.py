@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.background import Run, in_background
+from support.proxy import FaultProxy, fault_proxy
 
-from mxgw_cli.conformance.relay import FaultProxy, fault_proxy
 from mxgw_client import (
     DataChange,
     EventBatch,

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mxgw_cli.conformance.relay import FaultProxy
 from mxgw_client import EventBatch, EventStream, Session, errors
 from mxgw_core.testing.checker import Lost, RoundRobin, StreamChecker
 from mxgw_worker.backends.sim.profiles.load import expected_value
+from support.proxy import FaultProxy
 from support.recording import Recorder, double_of
 from support.waiting import until
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
+from support.proxy import FaultProxy, fault_proxy
 from support.replaying import (
     Follower,
     cut_again_and_again,
@@ -17,7 +18,6 @@ from support.replaying import (
     subscribe_load,
 )
 
-from mxgw_cli.conformance.relay import FaultProxy, fault_proxy
 from mxgw_client import connect
 from mxgw_core.testing import running_gateway
 

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from support.proxy import fault_proxy
 from support.recording import Recorder, double_of
 from support.replaying import follower, replay_settings, subscribe_load
 from support.waiting import until
 
-from mxgw_cli.conformance.relay import fault_proxy
 from mxgw_client import (
     EventBatch,
     Gap,

@@ -6,10 +6,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from support.proxy import fault_proxy
 from support.replaying import Follower, follower, replay_settings, subscribe_load
 from support.waiting import until
 
-from mxgw_cli.conformance.relay import fault_proxy
 from mxgw_client import connect
 from mxgw_core.testing import running_gateway
 

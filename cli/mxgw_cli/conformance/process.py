@@ -104,7 +104,8 @@ async def started(command: str) -> AsyncIterator[Testee]:
     Raises:
         FailedTestee: it cannot be started, or does not greet.
     """
-    words = shlex.split(command, posix=os.name != "nt")
+    # Where backslashes separate the parts of paths, they quote nothing.
+    words = shlex.split(command, posix=os.sep == "/")
     try:
         process = await asyncio.create_subprocess_exec(
             *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_BYTES

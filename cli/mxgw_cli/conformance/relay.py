@@ -1,6 +1,6 @@
 """A relay between client and gateway that breaks connections in the ways in which networks break them.
 
-Clients connect over TCP, so that a connection can be reset; the gateway can listen on TCP or on a Unix socket. A fault
+Clients connect over TCP, so that a connection can be reset. A fault
 breaks the connections that exist at that moment. Later connections work.
 """
 
@@ -10,11 +10,18 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 _CHUNK_BYTES = 64 * 1024
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[str], Awaitable[Streams]]
+
+
+async def connect_tcp(upstream: str) -> Streams:
+    """Open a connection to `host:port`."""
+    host, _, port = upstream.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
 
 
 class Connection:
@@ -47,8 +54,9 @@ class Connection:
 class FaultProxy:
     """A relay, made by `fault_proxy`. Clients connect to `target`."""
 
-    def __init__(self, upstream: str, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, upstream: str, tasks: asyncio.TaskGroup, connect: Connect) -> None:
         self._upstream = upstream
+        self._connect = connect
         self._tasks = tasks
         self._server: asyncio.Server | None = None
         self._has_stopped = False
@@ -71,7 +79,7 @@ class FaultProxy:
         try:
             # The server can still accept a connection that came at the moment when the relay was stopped.
             if not self.is_down and not self._has_stopped:
-                upstream = await self._connect()
+                upstream = await self._connect(self._upstream)
         except OSError:
             pass
         finally:
@@ -93,12 +101,6 @@ class FaultProxy:
         down = self._tasks.create_task(self._relay(connection, upstream[0], writer, to_client=True))
         for task in (up, down):
             task.add_done_callback(lambda _: self.connections.discard(connection))
-
-    async def _connect(self) -> Streams:
-        if self._upstream.startswith("unix:"):
-            return await asyncio.open_unix_connection(self._upstream.removeprefix("unix:"))
-        host, _, port = self._upstream.rpartition(":")
-        return await asyncio.open_connection(host, int(port))
 
     async def _relay(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_client: bool
@@ -176,10 +178,10 @@ class FaultProxy:
 
 
 @asynccontextmanager
-async def fault_proxy(upstream: str) -> AsyncIterator[FaultProxy]:
-    """Relay connections to `upstream` (`host:port` or `unix:/path`) during the block."""
+async def fault_proxy(upstream: str, connect: Connect = connect_tcp) -> AsyncIterator[FaultProxy]:
+    """Relay connections to `upstream` during the block. `connect` opens a connection to it."""
     async with asyncio.TaskGroup() as tasks:
-        proxy = FaultProxy(upstream, tasks)
+        proxy = FaultProxy(upstream, tasks, connect)
         await proxy.start()
         try:
             yield proxy
