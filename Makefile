@@ -26,10 +26,10 @@ test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
-test-windows: ## Run the tests under 32-bit Windows Python, in Wine; makes Windows first, as root (ARGS="tests/worker")
+test-windows: ## Run the tests under Windows Python, and gateways on Windows, in Wine; as root (ARGS="tests/worker")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python scripts/windows/set_up.py
-	@$(BIN)/python scripts/windows/run_tests.py $(ARGS)
+	@$(BIN)/python scripts/windows/run_tests.py --beside --numprocesses 2 --dist loadfile $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
 	@$(SET_UP) opcua dashboard dev
@@ -44,6 +44,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
 	$(BIN)/python scripts/contract.py check
 	$(BIN)/python scripts/generate_docs.py --check

@@ -18,6 +18,7 @@ from mxgw_worker.platform import (
     LocksUnsupported,
     current_user,
     endpoint_in,
+    exposure,
     is_link,
     make_directory,
     make_private,
@@ -34,6 +35,11 @@ _KEPT_LOGS = 100
 # This file is in a data directory while `mxgw restore` writes there. It is still there when the restore was
 # interrupted.
 UNFINISHED_RESTORE = "restore-unfinished"
+# Files and directories that only mxgw makes. Many other directories have one of the last two, but hardly both.
+_OWN_FILES, _OWN_DIRECTORIES = ("lock", "manifest.sqlite3"), ("acl", "restored-settings")
+_USUAL_DIRECTORIES = frozenset({"run", "logs"})
+# Is in the root directory of a file system that somebody made for a gateway.
+_OF_FILE_SYSTEMS = frozenset({"lost+found"})
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
 
 
@@ -155,8 +161,9 @@ def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
     """Make sure that a gateway could use the directory. Nothing is created or changed.
 
     Raises:
-        SettingsError: the path is too long for sockets, or is no directory, or the directory belongs to another user or
-            was restored only in part.
+        SettingsError: the path is too long for sockets, or is no directory, or the directory belongs to another user,
+            was restored only in part, or is shared with others: they may enter it, and the files in it are not those
+            of a gateway.
     """
     path = given.resolve()
     if SOCKET_PATH_BYTES is not None and len(os.fsencode(path)) + _SOCKET_NAME_BYTES > SOCKET_PATH_BYTES:
@@ -173,10 +180,26 @@ def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
                 f"gateway.data_dir {path}: a restore to it was cut off or still runs: restore the backup again, to an "
                 "empty directory"
             )
+        if not for_restore and path.exists():  # a restore has its own rules for what may be there
+            _refuse_to_close(path)
     except OSError as error:
         raise SettingsError(
             f"gateway.data_dir {path}: {error.strerror or error}; choose a directory this user can write"
         ) from error
+
+
+def is_of_others(directory: Path) -> bool:
+    """Return whether a directory has files, and none of them is one that a gateway has there.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    kinds = {path.name: path.lstat().st_mode for path in directory.iterdir() if path.name not in _OF_FILE_SYSTEMS}
+    files = {name for name, mode in kinds.items() if stat.S_ISREG(mode)}
+    directories = {name for name, mode in kinds.items() if stat.S_ISDIR(mode)}
+    if files.intersection(_OWN_FILES) or directories.intersection(_OWN_DIRECTORIES):
+        return False
+    return bool(kinds.keys() - (directories & _USUAL_DIRECTORIES)) and not directories >= _USUAL_DIRECTORIES
 
 
 def _modified(path: Path) -> float:
@@ -211,6 +234,15 @@ def request_end_of_sessions(directory: Path) -> None:
 
 def _short_name(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+
+
+def _refuse_to_close(directory: Path) -> None:
+    """Refuse a directory such as /var/lib: the gateway would make it private, and all others could not use it."""
+    if (access := exposure(directory)) and is_of_others(directory):
+        raise SettingsError(
+            f"gateway.data_dir {directory} has files that are not of a gateway, and other users may enter it "
+            f"({access}): choose an empty directory, or one that does not exist yet"
+        )
 
 
 def _require_own_link(path: Path) -> None:

@@ -22,8 +22,8 @@ if sys.platform == "win32":
 
     # Paths in examples. Key: as they are on Unix. Value: the same on Windows.
     _PATHS = {
-        "/etc/mxgw/": "C:\\mxgw\\",
-        "/var/lib/mxgw": "C:\\mxgw\\data",
+        "/etc/mxgw/": "C:\\ProgramData\\mxgw\\",
+        "/var/lib/mxgw": "C:\\ProgramData\\mxgw\\data",
         "/backup/": "D:\\backup\\",
         "/tmp/": "C:\\Temp\\",  # noqa: S108  an example
         "~/": "C:\\",

@@ -115,15 +115,15 @@ MXAccess is a 32-bit component, so its workers need a 32-bit Python; the gateway
 
 ```toml
 [workers]
-python = 'C:\\mxgw\\python32\\python.exe'   # single quotes: a backslash is a backslash
+python = 'C:\\Program Files\\mxgw\\workers\\Scripts\\python.exe'   # single quotes: a backslash is a backslash
 ```
 
 It must be Python 3.11 or newer with the same version of mxgw as the gateway's (`mxgw --version`), and protobuf. A
 worker needs nothing else of what the gateway needs, not even grpcio, so two packages without what they depend on are
 enough:
 
-```sh
-C:\\mxgw\\python32\\python.exe -m pip install --no-deps mxgw==0.1.0 protobuf
+```powershell
+& "C:\\Program Files\\mxgw\\workers\\Scripts\\python.exe" -m pip install --no-deps mxgw==0.1.0 protobuf
 ```
 
 After an upgrade of the gateway, run it again with the new version. What a backend needs is installed there too

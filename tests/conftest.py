@@ -48,7 +48,6 @@ _FEW_AND_LONG = (
     "worker/opcua/test_security.py",
     "core/sessions/test_lifetime_machine.py",
     "system/test_cli_doctor.py",
-    "system/test_windows_gateway.py",
 )
 
 # A shell without job control lets what it starts in the background ignore Ctrl-C, and that is inherited: the programs

@@ -328,7 +328,8 @@ class BackendSettings(SettingsModel):
     model_config = ConfigDict(extra="allow")
 
     kind: str = Field(
-        "", description="`sim`, `opcua`, or the name of an installed backend; the section's own name if empty."
+        "",
+        description="`sim`, `mxaccess`, `opcua`, or the name of an installed backend; the section's own name if empty.",
     )
 
     def options(self) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""What the demo counts: sequences, latencies, rates."""
+"""What the demo counts: sequences, latencies, rates; and what it shows of MXAccess."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mxgw_cli.demo.board import Board, Rate, SequenceLedger
+from mxgw_cli.demo.following import tags_to_show
+from mxgw_cli.demo.options import DemoOptions
 from mxgw_cli.latency import LatencyHistogram
+from mxgw_cli.shell import CliFailure
+from mxgw_client import Session
 
 
 def ledger_of(*sequences: int) -> SequenceLedger:
@@ -130,3 +136,15 @@ def test_values_of_bad_quality_stay_out_of_the_trend() -> None:
         board.data_change(1.0, 1, value, quality, None, "")
 
     assert list(board.rows[1].trend) == [5.0, 6.0]
+
+
+def test_mxaccess_shows_the_tags_that_are_named_and_asks_for_names_otherwise() -> None:
+    unused = cast("Session", None)  # only objects are browsed
+    tags = asyncio.run(tags_to_show(unused, DemoOptions("mxaccess", None, tags=["Tank_001.Level"])))
+
+    assert tags == ["Tank_001.Level"]
+
+    with pytest.raises(CliFailure, match="MXAccess lists no objects: name one with --object, or tags with") as refused:
+        asyncio.run(tags_to_show(unused, DemoOptions("mxaccess", None)))
+
+    assert refused.value.exit_code == 2

@@ -15,6 +15,7 @@ import pytest
 
 from mxgw_cli.service import installing
 from mxgw_cli.shell import CliFailure
+from mxgw_core.workers import interpreter
 from mxgw_worker.platform.services import Account, ServicePlan, ServiceRecord
 
 pytestmark = pytest.mark.skipif(
@@ -307,12 +308,11 @@ def test_a_directory_with_files_of_others_and_a_whole_drive_are_not_given_away(s
 
 
 def test_a_service_runs_the_python_of_a_virtual_environment_without_its_launcher(
-    monkeypatch: pytest.MonkeyPatch,
+    system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "_base_executable", "/base/python")
+    monkeypatch.setattr(interpreter, "python_program", lambda python: (Path("/base/python"), {"LAUNCHER": str(python)}))
+    install()
+    (plan,) = system.plans
 
-    assert installing.interpreter() == (("/base/python",), {"__PYVENV_LAUNCHER__": sys.executable})
-
-    monkeypatch.setattr(sys, "_base_executable", sys.executable)
-
-    assert installing.interpreter() == ((sys.executable,), {})
+    assert plan.command[:2] == (str(Path("/base/python")), "-I")
+    assert plan.environment == {"LAUNCHER": sys.executable}

@@ -44,6 +44,40 @@ def test_directories_that_were_open_to_others_are_closed(tmp_path: Path) -> None
         assert [_mode(path) for path in (data.path, data.run, data.logs)] == [0o700] * 3
 
 
+@pytest.mark.parametrize("place", ["a directory of others", "one with directories of the same names"])
+def test_a_directory_that_others_use_is_refused_and_stays_as_it_is(tmp_path: Path, place: str) -> None:
+    shared = tmp_path / "lib"
+    shared.mkdir()
+    shared.chmod(0o755)
+    if place == "a directory of others":
+        (shared / "dpkg").mkdir()
+        (shared / "run").mkdir()
+    else:  # as in /var
+        (shared / "lock").symlink_to("/run/lock")
+        (shared / "run").symlink_to("/run")
+    with pytest.raises(SettingsError, match=r"not of a gateway, and other users may enter it \(mode 0755\)"):
+        DataDirectory(shared).__enter__()
+
+    assert _mode(shared) == 0o755
+    assert len(list(shared.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["", "lost+found", "acl", "logs"])
+def test_an_open_directory_with_nothing_of_others_is_closed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).mkdir(exist_ok=True)
+    (tmp_path / "data").chmod(0o755)
+    with DataDirectory(tmp_path / "data") as data:
+        assert _mode(data.path) == 0o700
+
+
+def test_a_private_directory_may_have_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "notes").touch()
+    with DataDirectory(tmp_path / "data"):
+        pass
+
+
 def test_a_second_gateway_on_the_same_directory_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     with DataDirectory(tmp_path / "data"), pytest.raises(SettingsError, match=f"pid {os.getpid()}"):
         DataDirectory(tmp_path / "data").__enter__()
@@ -197,7 +231,7 @@ def test_a_path_too_long_for_sockets_is_refused_and_the_longest_works(tmp_path: 
 def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / place
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     target.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SettingsError, match="not a directory"):
         DataDirectory(tmp_path / "data").__enter__()

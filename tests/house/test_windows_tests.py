@@ -8,14 +8,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support import not_on_windows, wine
-from support.not_on_windows import Entry
+from support.not_on_windows import Entry, NotOnWindows
 from support.repository import ROOT, pyproject
 
 _PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<hashes>(?: --hash=sha256:[0-9a-f]{64}){1,2})$")
@@ -59,6 +60,24 @@ def test_an_entry_that_names_nothing_is_a_mistake() -> None:
         "system is listed twice",
         "system has no reason",
     ]
+
+
+def test_with_xdist_the_counts_come_from_a_process_that_runs_tests(tmp_path: Path) -> None:
+    listed = tmp_path / "test_listed.py"
+    listed.write_text("def test_one(): ...\nasync def test_two(): ...\n")
+    lines: list[str] = []
+    reporter: Any = SimpleNamespace(section=lambda _: None, line=lines.append, stats={"passed": ["one", "two"]})
+    session: Any = SimpleNamespace(config=SimpleNamespace(workeroutput={}))
+    runs, reports = (NotOnWindows([Entry("test_listed.py", "no such thing")], tmp_path) for _ in range(2))
+
+    assert runs.pytest_ignore_collect(listed)
+
+    runs.pytest_sessionfinish(session)
+    reports.pytest_testnodedown(SimpleNamespace(workeroutput=session.config.workeroutput))
+    reports.pytest_testnodedown(SimpleNamespace())  # of a process that crashed
+    reports.pytest_terminal_summary(reporter)
+
+    assert lines == ["    2 no such thing", "2 tests ran on Windows, 2 were left out"]
 
 
 def test_every_windows_package_has_one_version_and_a_hash_for_each_of_its_wheels() -> None:
@@ -175,6 +194,14 @@ def test_what_a_killed_set_up_has_started_ends_with_it(set_up: ModuleType, tmp_p
         assert report.read() == b""
 
     os.close(never_ends)
+
+
+def test_the_tests_that_start_windows_programs_are_for_their_own_target() -> None:
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if "windows_gateway import" in path.read_text()]
+
+    assert len(files) >= 5
+    assert not [path.name for path in files if "pytestmark = [*needs_windows," not in path.read_text()]
+    assert "not windows" in pyproject()["tool"]["pytest"]["ini_options"]["addopts"][-1]
 
 
 def test_a_machine_without_windows_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,8 @@ class NotOnWindows:
         self._tests = tests
         self._whole = {tests / entry.path: entry.reason for entry in listed if not entry.test}
         self._single = {(tests / entry.path, entry.test): entry.reason for entry in listed if entry.test}
-        # How many tests each reason left out; in files that cannot be imported they are counted in the source.
+        # How many tests each reason left out; in files that cannot be imported they are counted in the source. With
+        # xdist, each process that runs tests collects them all and counts, and the one that reports gets it from them.
         self._left_out: dict[str, int] = {}
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
@@ -80,6 +82,17 @@ class NotOnWindows:
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=f"not on Windows: {reason}"))
                 self._count(reason, 1)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """In a process of xdist that runs tests, hand the counts over."""
+        output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output["left_out"] = self._left_out
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the counts of a process of xdist: all of them have the same."""
+        self._left_out = getattr(node, "workeroutput", {}).get("left_out", self._left_out)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was left out."""

@@ -25,9 +25,22 @@ from support.restarts import Restarts
 
 log = logging.getLogger(__name__)
 
-needs_windows = pytest.mark.skipif(bool(wine.missing()), reason=wine.missing())
+# The marks of every test that starts Windows programs: `make test-windows` runs it, where Windows is set up.
+needs_windows = (pytest.mark.windows, pytest.mark.skipif(bool(wine.missing()), reason=wine.missing()))
 
 _WORKER = "mxgw_worker"
+# Runs a command that waits longer than usual for what it starts, because Wine is slow on a busy machine. The directory
+# for temporary files is not in the environment, because Wine itself does not survive a TMPDIR of Windows.
+PATIENT_MXGW = """
+import os, tempfile
+from mxgw_cli import children, one_key
+from mxgw_cli.demo import run as demo
+from mxgw_cli.main import main
+tempfile.tempdir = "Z:/shared/tmp"
+children.READY_TIMEOUT_S = demo.CALL_TIMEOUT_S = 300.0
+one_key.clean_environment = lambda: {**os.environ, "MXGW_WORKERS__START_TIMEOUT_S": "120"}
+main()
+"""
 
 
 class WindowsRestarts(Restarts):
@@ -131,7 +144,11 @@ class WindowsRestarts(Restarts):
         async def ask(line: str = "\n") -> Any:
             stdin.write(line)
             stdin.flush()
-            return json.loads(await asyncio.to_thread(stdout.readline))
+            line = await asyncio.to_thread(stdout.readline)
+            if not line.startswith("{"):
+                stdin.close()
+                raise AssertionError(f"a program in Windows failed: {line}{await asyncio.to_thread(stdout.read)}")
+            return json.loads(line)
 
         with process:
             yield ask

@@ -54,7 +54,10 @@ mount --bind "$clone" clone
 mount -o remount,bind,ro clone
 mount --bind "$shared" shared
 for file in resolv.conf hosts; do
-  if [ -e "etc/$file" ] && [ -e "/etc/$file" ]; then mount --bind "/etc/$file" "etc/$file"; fi
+  if [ -e "/etc/$file" ]; then
+    [ -e "etc/$file" ] || touch "etc/$file"
+    mount --bind "/etc/$file" "etc/$file"
+  fi
 done
 mount -o remount,bind,ro .
 exec chroot . sh -c 'echo ready; cat >/dev/null; exit 0'

@@ -211,3 +211,31 @@ def test_options_that_do_not_go_together_are_wrong_usage() -> None:
 
         assert done.returncode == 2
         assert "--backend" in done.stderr
+
+
+def test_mxaccess_is_refused_where_it_cannot_be_and_the_sentence_says_what_it_needs(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    # This demo reads settings, for the Python of the workers.
+    clean = {name: value for name, value in environment.items() if not name.startswith("MXGW")}
+    done = subprocess.run(
+        [*MXGW, "demo", "--backend", "mxaccess", "--json"],
+        env=clean,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "backend 'mxaccess' needs Windows, because MXAccess is a Windows component" in done.stderr
+    assert "docs/backends/mxaccess.md says what it needs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--object", "Tank_001"), ("--tag", "Tank_001.Level")], ids=" ".join)
+def test_what_is_to_be_shown_is_named_for_mxaccess_only(arguments: tuple[str, str]) -> None:
+    done = subprocess.run([*MXGW, "demo", *arguments], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 2
+    assert "--object and --tag are for --backend mxaccess" in done.stderr

@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support import wine
-from support.windows_gateway import needs_windows
+from support.windows_gateway import PATIENT_MXGW, needs_windows
 
-pytestmark = [needs_windows, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
 # Runs commands in one process, because a start of Python takes long in Wine.
 _COMMANDS = """
@@ -25,18 +25,6 @@ from click.testing import CliRunner
 from mxgw_cli.main import root
 done = [CliRunner().invoke(root, line.split()) for line in sys.argv[1:]]
 print(json.dumps([[each.exit_code, each.output] for each in done]))
-"""
-# Runs a command that waits longer than usual for what it starts, because Wine is slow on a busy machine. The directory
-# for temporary files is not in the environment, because Wine itself does not survive a TMPDIR of Windows.
-_MXGW = """
-import os, tempfile
-from mxgw_cli import children, one_key
-from mxgw_cli.demo import run as demo
-from mxgw_cli.main import main
-tempfile.tempdir = "Z:/shared/tmp"
-children.READY_TIMEOUT_S = demo.CALL_TIMEOUT_S = 300.0
-one_key.clean_environment = lambda: {**os.environ, "MXGW_WORKERS__START_TIMEOUT_S": "120"}
-main()
 """
 
 
@@ -60,7 +48,7 @@ class Shell:
 
     def mxgw(self, *arguments: str) -> dict[str, object]:
         """Run a command of mxgw that must end well, and return the JSON that it prints."""
-        done = self.python("-c", _MXGW, *arguments, "--json")
+        done = self.python("-c", PATIENT_MXGW, *arguments, "--json")
 
         assert done.returncode == 0, done.stdout + done.stderr
         assert list(self.temporary.iterdir()) == []
@@ -137,7 +125,7 @@ def test_the_dashboard_refuses_to_start_without_a_terminal_and_the_help_fits_win
 
     assert (dashboard_code, "needs a terminal" in said) == (1, True), said
     assert "unix:" not in help_text
-    assert "C:\\mxgw\\settings.toml" in help_text
+    assert "C:\\ProgramData\\mxgw\\settings.toml" in help_text
 
 
 def test_the_dashboard_is_drawn_in_a_browser_and_takes_keys(shell: Shell) -> None:

@@ -16,7 +16,7 @@ from mxgw.v1 import session_service_pb2 as ss
 
 log = logging.getLogger(__name__)
 
-pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 # The worker is stopped for as long as a Python takes to start in Wine on a busy machine.
 _PATIENT = f"{LOAD}\n[plugins.reattach]\nadopt_within_seconds = 100.0\nmax_orphan_lifetime_seconds = 600.0\n"

@@ -13,7 +13,7 @@ from support.windows_gateway import needs_windows, windows_restarts
 from mxgw_client import Gateway, MxAccessError, Session, SessionState, SourceHealth, connect
 from mxgw_client.errors import GatewayRefusal, WorkerExited
 
-pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(900)]
+pytestmark = [*needs_windows, pytest.mark.asyncio, pytest.mark.timeout(900)]
 
 
 async def test_a_gateway_that_is_killed_loses_no_event_of_mxaccess() -> None:

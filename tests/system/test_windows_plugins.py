@@ -15,7 +15,7 @@ from support.windows_gateway import free_port, needs_windows, windows_restarts
 
 from mxgw_client import AcknowledgeOutcome, AlarmList, AlarmState, after, connect, errors
 
-pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 _ALARMS = 20
 _SETTINGS = f"""

@@ -24,7 +24,7 @@ from support.windows_gateway import free_port, needs_windows
 
 from mxgw_core.testing.checker import StreamChecker
 
-pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.asyncio, pytest.mark.timeout(600)]
 
 # The sessions wait as long as a Python takes to start in Wine on a busy machine, and the outbox holds what comes then.
 _PATIENT = (

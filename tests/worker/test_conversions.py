@@ -117,6 +117,9 @@ CASES: list[tuple[PyValue, Target, object]] = [
     (math.inf, T.DOUBLE, math.inf),
     (True, T.INT32, -1),
     (True, T.DOUBLE, -1.0),
+    (False, T.DOUBLE, 0.0),
+    (False, T.FLOAT, 0.0),
+    (-0.0, T.DOUBLE, -0.0),
     (False, T.UINT8, 0),
     (True, T.UINT8, R.RANGE),
     (7, T.BOOLEAN, True),
@@ -199,7 +202,8 @@ def test_every_backend_converts_by_the_one_table(write: Callable[[PyValue, Targe
             got = refused.refusal
             if write is by_sim and got is R.NO_VALUE:
                 got = expected if expected in (R.NO_VALUE, R.UNSUPPORTED) else got  # One detail for both: 13.
-        if (got, type(got)) != (expected, type(expected)):
+        # The text tells 0.0 from -0.0, which are equal.
+        if (got, type(got), str(got)) != (expected, type(expected), str(expected)):
             wrong.append((value, target.name, expected, got))
 
     assert wrong == []

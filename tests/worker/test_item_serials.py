@@ -103,7 +103,7 @@ async def test_a_gateway_that_comes_anew_is_told_everything_before_ready_and_eve
     options = {"profile": "load", "items": 20, "rate": 500.0}
     async with running_worker(tmp_path, "sim", options, orphan_lifetime_ms=60_000) as worker:
         await worker.mx(c.MxCommand(register=c.RegisterCommand(client_name="x")))
-        state = (await worker.ask(CommandRequest(get_state=GetState(), timeout_ms=5000))).state
+        state = (await worker.ask(CommandRequest(get_state=GetState(), timeout_ms=60_000))).state
 
         assert list(state.items) == []
 

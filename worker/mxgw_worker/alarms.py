@@ -21,7 +21,7 @@ from mxgw.worker.v1.worker_pb2 import (
     CommandReply,
     PollAlarms,
 )
-from mxgw_worker.backends.base import AlarmAck, AlarmPublisher, AlarmSource, MxError
+from mxgw_worker.backends.base import E_NOTIMPL, AlarmAck, AlarmPublisher, AlarmSource, MxError
 from mxgw_worker.calls import Call, CallFailed
 from mxgw_worker.ipc.page_tokens import PAGE_SHARE, page_token, place_of
 from mxgw_worker.methods import Methods
@@ -73,7 +73,7 @@ class AlarmWatch:
                     alarms = await source.active_alarms()
                 self.refreshed(alarms)
         except MxError as error:
-            raise CallFailed("ALARMS_UNAVAILABLE", error.message) from error
+            raise _failed(error) from error
         kept = self._revision - len(self._changes)
         is_complete = not kept <= query.after_revision <= self._revision
         if is_complete:
@@ -99,7 +99,7 @@ class AlarmWatch:
             async with self._methods.turn(call):
                 answers = await source.acknowledge_alarms(request.alarm_ids, request.comment, request.operator)
         except MxError as error:
-            raise CallFailed("ALARMS_UNAVAILABLE", error.message) from error
+            raise _failed(error) from error
         return CommandReply(acknowledged=AlarmsAcknowledged(results=map(_message_of, answers)))
 
     def _source(self) -> AlarmSource:
@@ -199,6 +199,10 @@ class AlarmWatch:
         self._changes.append(alarm)
         self._revision += 1
         self._news.set()
+
+
+def _failed(error: MxError) -> CallFailed:
+    return CallFailed("ALARMS_NOT_SUPPORTED" if error.hresult == E_NOTIMPL else "ALARMS_UNAVAILABLE", error.message)
 
 
 def _missing(known: dict[str, Alarm], listed: dict[str, Alarm]) -> Iterable[Alarm]:

@@ -1,8 +1,9 @@
-"""The conversion table for written values, which all backends share: from the type that a client sends to the type of
-an item.
+"""The conversion table for written values, from the type that a client sends to the type of an item. All backends share
+it except `mxaccess`, whose source converts by itself.
 
-The rules are those of COM's VariantChangeType in the invariant locale, because MXAccess converts what it is given in
-this way. Texts depend on no language and on no setting of the computer.
+The rules are those of COM's VariantChangeType in the invariant locale: that MXAccess converts what it is given in this
+way is unconfirmed (docs/reference/mxaccess.md#conversions). Texts depend on no language and on no setting of the
+computer.
 
 - Text to a number: spaces, tabs and line ends around it do not count. One sign before or after it, or parentheses for
   a negative number; thousands separated by commas, in groups of three; a decimal point; an exponent (`1.5e3`); `&H` and
@@ -210,7 +211,7 @@ def _integer(bits: int, signed: bool) -> Callable[[object], int]:
 def _double(value: object) -> float:
     match value:
         case bool():
-            return -float(value)
+            return -1.0 if value else 0.0  # and not -0.0
         case int() | float():
             return float(value)
         case str():

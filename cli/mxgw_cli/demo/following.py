@@ -15,7 +15,7 @@ from mxgw_cli.demo.board import Board, WorkerStatus
 from mxgw_cli.demo.options import DEFAULT_ITEMS, DemoOptions
 from mxgw_cli.gateway import walk
 from mxgw_cli.render import enum_words, statuses_text
-from mxgw_cli.shell import CliFailure
+from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_client import DataChange, errors
 from mxgw_core.printable import printable
 
@@ -36,6 +36,8 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
     Raises:
         CliFailure: the backend has no tags.
     """
+    if options.backend == "mxaccess":
+        return await _tags_of_objects(session, options)
     limit = (options.items or DEFAULT_ITEMS) if options.backend == "load" else TAGS_AT_MOST
     top = ""
     if options.backend == "opcua":
@@ -50,6 +52,19 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
     if not found:
         raise CliFailure("the backend offers no tag to show")
     return found
+
+
+async def _tags_of_objects(session: mxgw_client.Session, options: DemoOptions) -> list[str]:
+    found = list(options.tags)
+    if not found and not options.objects:
+        raise CliFailure(
+            "MXAccess lists no objects: name one with --object, or tags with --tag",
+            hint="mxgw demo --backend mxaccess --object Tank_001 --tag Tank_002.Level",
+            exit_code=ExitCode.USAGE,
+        )
+    for name in options.objects:
+        found += [node.reference async for node in session.browse(name) if not node.reference.endswith("[]")]
+    return found[:TAGS_AT_MOST]
 
 
 async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Board) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 # A row of the recording covers 15 minutes. Played 3600 times faster, the recording has four rows per second.
 DEFAULT_SPEED = 3600.0
@@ -15,6 +17,7 @@ class DemoOptions:
     """The options of `mxgw demo`.
 
     When `speed`, `items` or `rate` is None, a default is used. When `seconds` is None, the demo runs until Ctrl-C.
+    `objects` and `tags` name what is shown of MXAccess.
     """
 
     backend: str
@@ -24,6 +27,8 @@ class DemoOptions:
     rate: float | None = None
     as_json: bool = False
     dashboard: bool = False
+    objects: Sequence[str] = ()
+    tags: Sequence[str] = ()
 
     @property
     def effective_speed(self) -> float:
@@ -37,6 +42,8 @@ class DemoOptions:
                 return "a simulated plant"
             case "load":
                 return f"{self.items or DEFAULT_ITEMS:,} tags, {self.rate or DEFAULT_RATE:,.0f} events/s"
+            case "mxaccess":
+                return "MXAccess on this machine"
             case "opcua":
                 return f"a steel plant through OPC UA, {self.effective_speed:,.0f} times faster"
             case _:
@@ -56,17 +63,24 @@ class DemoOptions:
                 }
             case "opcua":
                 return {"kind": "opcua", "url": opcua_endpoint}
+            case "mxaccess":
+                return {"kind": "mxaccess"}
             case _:
                 return {"kind": "sim", "profile": "recording", "speed": self.effective_speed, "source_time": "recorded"}
 
 
-def gateway_settings(options: DemoOptions, opcua_endpoint: str) -> dict[str, object]:
-    """Return the settings of the demo's gateway, which only the demo can reach (`mxgw_cli.one_key`)."""
+def gateway_settings(options: DemoOptions, opcua_endpoint: str, python: Path | None) -> dict[str, object]:
+    """Return the settings of the demo's gateway, which only the demo can reach (`mxgw_cli.one_key`).
+
+    `python` is that of its workers, None for the gateway's own.
+    """
     backend = options.backend_settings(opcua_endpoint)
     settings: dict[str, object] = {
         "backends.default": "demo",
         **{f"backends.demo.{key}": value for key, value in backend.items()},
     }
+    if python is not None:
+        settings["workers.python"] = python
     if options.dashboard:
         settings["plugins.enabled"] = "dashboard_tui"
         # This role is safe, because only the demo and its dashboard can use the gateway.

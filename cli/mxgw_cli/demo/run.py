@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import mxgw_client
 from mxgw_cli.children import Child, child, clean_environment, temporary_directory
@@ -17,9 +18,11 @@ from mxgw_cli.demo.following import follow_events, follow_worker, raise_when_dea
 from mxgw_cli.demo.options import DemoOptions, gateway_settings
 from mxgw_cli.demo.view import document, is_flawless, paint, summary_lines
 from mxgw_cli.one_key import OwnGateway, own_gateway
+from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, console, is_live, run
 from mxgw_client import errors
+from mxgw_core.api.errors import SettingsError
 from mxgw_core.printable import printable
 from mxgw_worker.platform import StopKind, StopRequest, on_stop, quoted
 
@@ -27,8 +30,8 @@ CALL_TIMEOUT_S = 30.0
 DASHBOARD = "dashboard_tui"
 
 
-def run_demo(options: DemoOptions) -> None:
-    """Run the demo to its end.
+def run_demo(options: DemoOptions, settings: SettingsChoice) -> None:
+    """Run the demo to its end. `settings` are looked at only for the Python in which MXAccess can be used.
 
     Raises:
         CliFailure: something that the demo needs is missing or failed.
@@ -39,23 +42,36 @@ def run_demo(options: DemoOptions) -> None:
         raise CliFailure("--backend opcua needs asyncua, which is not installed", hint=_install("mxgw[opcua]"))
     if options.dashboard:
         needs_a_terminal()
+    python = _python_of_workers(settings) if options.backend == "mxaccess" else None
     try:
-        run(lambda: _demo(options))
+        run(lambda: _demo(options, python))
     except errors.MxgwClientError as error:
-        raise CliFailure(printable(str(error), 1000), hint="`mxgw doctor` looks for the cause.") from None
+        hint = "`mxgw doctor` looks for the cause."
+        if options.backend == "mxaccess":
+            hint = "docs/backends/mxaccess.md says what it needs. `mxgw demo` alone works on every system."
+        raise CliFailure(printable(str(error), 1000), hint=hint) from None
+
+
+def _python_of_workers(settings: SettingsChoice) -> Path | None:
+    from mxgw_core.config.loader import load_settings
+
+    try:
+        return load_settings(settings.file, overrides=settings.overrides).settings.workers.python
+    except SettingsError as error:
+        raise CliFailure(printable(str(error), 2000)) from None
 
 
 def _install(what: str) -> str:
     return quoted(("pip", "install", what))
 
 
-async def _demo(options: DemoOptions) -> None:
+async def _demo(options: DemoOptions, python: Path | None) -> None:
     out = console()
     async with AsyncExitStack() as stack:
         status = None
         if not options.as_json and is_live():
             status = stack.enter_context(out.status("Starting a gateway …"))
-        gateway, own, children = await _start(stack, options)
+        gateway, own, children = await _start(stack, options, python)
         if status is not None:
             status.update("Opening a session: a worker process starts …")
         session = await stack.enter_async_context(
@@ -78,7 +94,9 @@ async def _demo(options: DemoOptions) -> None:
         raise SilentFailure
 
 
-async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, OwnGateway, list[Child]]:
+async def _start(
+    stack: AsyncExitStack, options: DemoOptions, python: Path | None
+) -> tuple[mxgw_client.Gateway, OwnGateway, list[Child]]:
     """Start the processes; `stack` will end them. Return a connected client, the gateway, and all child processes."""
     directory = stack.enter_context(temporary_directory("mxgw-demo-"))
     children, endpoint = [], ""
@@ -99,7 +117,7 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
         )
         endpoint = str(server.ready.get("endpoint", ""))
         children.append(server)
-    own = await stack.enter_async_context(own_gateway(directory, gateway_settings(options, endpoint)))
+    own = await stack.enter_async_context(own_gateway(directory, gateway_settings(options, endpoint, python)))
     children.append(own.process)
     gateway = mxgw_client.connect(own.target, api_key=own.api_key or None, timeout_s=CALL_TIMEOUT_S)
     return await stack.enter_async_context(gateway), own, children

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mxgw_cli.render import write_json
+from mxgw_cli.shell import console
 from mxgw_core.printable import printable
 
 if TYPE_CHECKING:
@@ -113,3 +116,35 @@ def summary(checks: Sequence[Check]) -> str:
 def is_healthy(checks: Sequence[Check]) -> bool:
     """Return whether no check failed."""
     return all(check.outcome is not Outcome.FAILED for check in checks)
+
+
+class Report:
+    """Collects the results, and prints each as soon as it is known. With JSON all results are printed at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._console: Console | None = None if as_json else console()
+        self.checks: list[Check] = []
+
+    def add(self, check: Check) -> None:
+        if self._console is not None:
+            show_check(self._console, check, self.checks[-1].area if self.checks else "")
+        self.checks.append(check)
+
+    def waiting_for(self, what: str) -> None:
+        """Show what the command is waiting for, if the output is a terminal."""
+        if self._console is not None and self._console.is_terminal:
+            self._console.print(f"  … {what}", end="\r")
+
+    def finish(self) -> None:
+        if self._console is None:
+            write_json({"healthy": is_healthy(self.checks), "checks": [check.document() for check in self.checks]})
+        else:
+            result = "Healthy" if is_healthy(self.checks) else "Not healthy"
+            self._console.print(f"\n{result}: {summary(self.checks)}.")
+
+    def finish_with_file(self, path: Path) -> None:
+        """End a report whose facts were written to a file."""
+        if self._console is None:
+            write_json({"file": str(path), "checks": [check.document() for check in self.checks]})
+        else:
+            self._console.print(f"\nWritten to {path}: {summary(self.checks)}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mxgw_cli.doctor.directories import check_data_directory
 from mxgw_cli.doctor.listening import check_exposure, check_listen
@@ -15,12 +14,11 @@ from mxgw_cli.doctor.machine import (
     check_user,
     check_versions,
 )
-from mxgw_cli.doctor.report import Check, failed, is_healthy, ok, show_check, skipped, summary, warning
+from mxgw_cli.doctor.report import Check, Report, failed, is_healthy, ok, skipped, warning
 from mxgw_cli.doctor.tls import check_tls
 from mxgw_cli.loading import failure_of, quiet
 from mxgw_cli.options import SettingsChoice
-from mxgw_cli.render import write_json
-from mxgw_cli.shell import SilentFailure, console, run
+from mxgw_cli.shell import SilentFailure, run
 from mxgw_core.api.errors import MxgwError, SettingsError
 from mxgw_core.checking import plugin_problems
 from mxgw_core.config.loader import LoadedSettings, load_settings
@@ -28,35 +26,7 @@ from mxgw_core.config.models import LimitSettings
 from mxgw_core.plugins import PluginHost, PluginState
 from mxgw_core.printable import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 SETTINGS_AREA = "Settings"
-
-
-class _Report:
-    """Collects the results, and prints each as soon as it is known. With JSON all results are printed at the end."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._console: Console | None = None if as_json else console()
-        self.checks: list[Check] = []
-
-    def add(self, check: Check) -> None:
-        if self._console is not None:
-            show_check(self._console, check, self.checks[-1].area if self.checks else "")
-        self.checks.append(check)
-
-    def waiting_for(self, what: str) -> None:
-        """Show what the command is waiting for, if the output is a terminal."""
-        if self._console is not None and self._console.is_terminal:
-            self._console.print(f"  … {what}", end="\r")
-
-    def finish(self) -> None:
-        if self._console is None:
-            write_json({"healthy": is_healthy(self.checks), "checks": [check.document() for check in self.checks]})
-        else:
-            result = "Healthy" if is_healthy(self.checks) else "Not healthy"
-            self._console.print(f"\n{result}: {summary(self.checks)}.")
 
 
 def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> None:
@@ -65,7 +35,7 @@ def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> No
     Raises:
         SilentFailure: a check failed (exit code 1).
     """
-    report = _Report(as_json=as_json)
+    report = Report(as_json=as_json)
     try:
         result = load_settings(choice.file, overrides=choice.overrides)
     except SettingsError as error:
@@ -81,7 +51,7 @@ def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> No
         raise SilentFailure
 
 
-def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) -> None:
+def _examine(result: LoadedSettings, report: Report, *, with_backends: bool) -> None:
     settings = result.settings
     python = settings.workers.python
     # What another Python has for a backend, the backend's own worker says.
@@ -118,7 +88,7 @@ def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) ->
         report.add(skipped("Backends", ", ".join(settings.backends), why))
 
 
-async def _backends(result: LoadedSettings, report: _Report) -> None:
+async def _backends(result: LoadedSettings, report: Report) -> None:
     from mxgw_cli.doctor.backends import AREA, check_backends
 
     try:

@@ -25,7 +25,7 @@ _LONGEST_NAME = 40
 _SUFFIX = ".template"
 # The same as in `mxgw_worker.backends.registry`, which the command line does not import.
 BACKENDS_GROUP = "mxgw.backends"
-BUILT_IN_KINDS = frozenset({"sim", "opcua"})
+BUILT_IN_KINDS = frozenset({"mxaccess", "opcua", "sim"})
 
 
 @dataclass(frozen=True, slots=True)

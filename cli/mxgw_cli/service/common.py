@@ -14,8 +14,6 @@ from mxgw_worker.platform.services import ServiceFacts, ServiceRecord, Services
 
 # The service's own number for settings that it refuses. Source: sysexits.h, EX_CONFIG.
 REFUSED_SETTINGS = 78
-# The variable that tells a Python to which virtual environment it belongs, see `installing.interpreter`.
-LAUNCHER_VARIABLE = "__PYVENV_LAUNCHER__"
 
 
 def windows_services() -> Services:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mxgw_cli.service.common import LAUNCHER_VARIABLE, REFUSED_SETTINGS, as_failures, record_of, windows_services
+from mxgw_cli.service.common import REFUSED_SETTINGS, as_failures, record_of, windows_services
 from mxgw_cli.shell import CliFailure
 from mxgw_core.exception_groups import innermost
 from mxgw_core.printable import printable
@@ -48,8 +48,6 @@ def run_service(name: str) -> NoReturn:
     Raises:
         CliFailure: the system has not started this process as the service.
     """
-    # Programs that this process starts are not of its virtual environment.
-    os.environ.pop(LAUNCHER_VARIABLE, None)
     services = windows_services()
     record = record_of(services, name)
     host = _Host(services, name)

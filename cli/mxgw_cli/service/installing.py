@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from mxgw_cli.service.common import LAUNCHER_VARIABLE, as_failures, facts_of, windows_services
+from mxgw_cli.service.common import as_failures, facts_of, windows_services
 from mxgw_cli.service.operating import stop_and_wait
 from mxgw_cli.service.places import absolute_data_dir, data_dir_of, settings_of, stop_limit_s
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.loader import SECRETS_FILE, SETTINGS_FILE, LoadedSettings
+from mxgw_core.data_directory import is_of_others
+from mxgw_core.workers.interpreter import python_command
 from mxgw_worker.platform import make_directory
 from mxgw_worker.platform.private_files import read_private
 from mxgw_worker.platform.services import Account, ServicePlan, ServiceRecord, Services, ServiceState
@@ -24,8 +25,6 @@ from mxgw_worker.platform.services import Account, ServicePlan, ServiceRecord, S
 RESTART_DELAYS_S = (5.0, 30.0, 60.0)
 FORGET_FAILURES_S = 3600.0
 
-# A directory that is not empty and has none of these is not that of a gateway.
-_NAMES_IN_DATA = frozenset({"acl", "lock", "logs", "manifest.sqlite3", "restored-settings", "run"})
 _DESCRIPTION = "gRPC gateway in front of AVEVA MXAccess: one worker process per session. Settings: {}"
 # TOML takes text in single quotes as it is, so paths keep their backslashes.
 _FIRST_SETTINGS = """\
@@ -63,12 +62,12 @@ def install_service(
         data_dir = absolute_data_dir(file, settings.settings)
         _refuse_data_dir(data_dir)
         password = _password(chosen, password_file)
-        command, environment = interpreter()
+        command, environment = python_command(None, "-m", "mxgw_cli", "service", "run", "--name", name)
         plan = ServicePlan(
             name=name,
             display_name="mxgw gateway" if name == "mxgw" else f"mxgw gateway ({name})",
             description=_DESCRIPTION.format(file),
-            command=(*command, "-I", "-m", "mxgw_cli", "service", "run", "--name", name),
+            command=command,
             environment=environment,
             account=chosen,
             depends_on=depends_on,
@@ -124,19 +123,6 @@ def uninstall_service(name: str, timeout_s: float) -> None:
             click.echo(f"Its data stays:    {data_dir}")
 
 
-def interpreter() -> tuple[Sequence[str], Mapping[str, str]]:
-    """Return the command of this Python without a process in between, and the variables with which it is this one.
-
-    In a virtual environment, python.exe only starts the Python from which the environment was made, and waits for it.
-    Windows would take it for the service. The variable tells that Python to which environment it belongs.
-    Source: multiprocessing.popen_spawn_win32 of CPython, which does the same.
-    """
-    base = getattr(sys, "_base_executable", sys.executable)
-    if os.path.normcase(base) == os.path.normcase(sys.executable):
-        return (sys.executable,), {}
-    return (base,), {LAUNCHER_VARIABLE: sys.executable}
-
-
 def _settings_file(services: Services, name: str, given: Path | None, account: Account) -> Path:
     if given is not None:
         file = given.absolute()
@@ -170,8 +156,7 @@ def _refuse_data_dir(data_dir: Path) -> None:
     if data_dir.parent == data_dir:
         raise CliFailure(f"gateway.data_dir {data_dir} is a whole drive: choose a directory of its own")
     with contextlib.suppress(OSError):
-        names = {path.name for path in data_dir.iterdir()} if data_dir.exists() else set()
-        if names and not names & _NAMES_IN_DATA:
+        if data_dir.exists() and is_of_others(data_dir):
             raise CliFailure(
                 f"gateway.data_dir {data_dir} has files that are not of a gateway",
                 hint="Choose an empty directory: only the service and administrators keep access to it.",

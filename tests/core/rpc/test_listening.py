@@ -83,7 +83,7 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "win32", reason="only Windows has none")
 def test_a_unix_socket_is_refused_on_windows_with_what_to_do_instead() -> None:
-    with pytest.raises(SettingsError, match=r"no Unix sockets on Windows: listen on a port of this machine"):
+    with pytest.raises(SettingsError, match=r"no Unix sockets on Windows: use a port of this machine"):
         parse_address("unix:C:/mxgw/gateway.sock")
 
 

@@ -286,14 +286,14 @@ def test_a_log_that_others_may_read_is_refused(tmp_path: Path) -> None:
 def locked_elsewhere(path: Path) -> Iterator[None]:
     """Another process keeps the file locked while the block runs; for a minute at most, so that nothing hangs."""
     code = (
-        "import os, sys; from mxgw_core.api.files import lock_file, open_private\n"
-        "assert lock_file(open_private(sys.argv[1], os.O_RDWR)); print(flush=True); input()"
+        "import os, sys; from pathlib import Path; from mxgw_core.api.files import lock_file, open_private\n"
+        "assert lock_file(open_private(Path(sys.argv[1]), os.O_RDWR)); print(flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline()
         guard = threading.Timer(60, process.kill)
         guard.start()
         try:

@@ -54,16 +54,26 @@ class PlainMemory:
         encoded = text.encode("utf-16-le", "surrogatepass")
         return self.bytes(struct.pack("<I", len(encoded)) + encoded + b"\0\0") + 4
 
-    def array(self, vt: int, sizes: Sequence[int], elements: bytes = b"") -> tuple[int, int]:
-        size = _SIZES.get(vt, 8)
+    def array(
+        self,
+        vt: int,
+        sizes: Sequence[int],
+        elements: bytes = b"",
+        *,
+        first: int = 0,
+        locks: int = 0,
+        element_size: int | None = None,
+    ) -> tuple[int, int]:
+        """Return the addresses of a SAFEARRAY and of its elements. `first` is the lowest index of each dimension."""
+        size = element_size or _SIZES.get(vt, 8)
         data = self.bytes(elements.ljust(math.prod(sizes) * size, b"\0"))
-        head = SafeArray(len(sizes), 0, size, 0, data)
-        bounds = b"".join(struct.pack("<Ii", length, 0) for length in reversed(sizes))
+        head = SafeArray(len(sizes), 0, size, locks, data)
+        bounds = b"".join(struct.pack("<Ii", length, first) for length in reversed(sizes))
         return self.bytes(bytes(head) + bounds), data
 
-    def array_variant(self, vt: int, elements: bytes, *sizes: int, by_reference: bool = False) -> int:
-        """Return the address of a VARIANT with an array of these elements."""
-        address, _ = self.array(vt, sizes, elements)
+    def array_variant(self, vt: int, elements: bytes, *sizes: int, by_reference: bool = False, **layout: int) -> int:
+        """Return the address of a VARIANT with an array of these elements; `layout` as for `array`."""
+        address, _ = self.array(vt, sizes, elements, **layout)
         if by_reference:
             return self.variant(ARRAY | 0x4000 | vt, self.pointer(self.bytes(self.pointer(address))))
         return self.variant(ARRAY | vt, self.pointer(address))

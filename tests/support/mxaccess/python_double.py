@@ -9,10 +9,10 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from heapq import heappop, heappush
-from itertools import count
 from typing import Any, TypeVar
 
+from mxgw.convert import to_value
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_ACCESSDENIED, E_NOTIMPL, MxError
@@ -24,8 +24,9 @@ from mxgw_worker.backends.mxaccess.make_variant import VariantMaker
 from mxgw_worker.backends.mxaccess.read_variant import VariantReader
 from mxgw_worker.backends.mxaccess.variant_layout import SIZE, Status
 from mxgw_worker.backends.sim import SimBackend
-from mxgw_worker.backends.sim.timers import Cancellable
+from support.mxaccess.alarm_double import AlarmManagerDouble
 from support.mxaccess.memory import PlainMemory
+from support.mxaccess.thread_pump import ThreadPump
 
 T = TypeVar("T")
 
@@ -37,64 +38,6 @@ _SINCE = {
     4: ("write2", "write_secured2", "suspend", "activate", "advise_supervisory"),
     5: ("add_buffered_item", "set_buffered_update_interval"),
 }
-
-
-class _Call:
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback: Callable[[], object] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-
-class ThreadPump:
-    """Implements `Pump` with a condition, and `Clock` with timers that it runs as messages are dispatched."""
-
-    def __init__(self) -> None:
-        self.thread: int | None = None
-        self._condition = threading.Condition()
-        self._is_woken = False
-        self._timers: list[tuple[float, int, _Call]] = []
-        self._numbers = count()
-
-    def enter(self) -> None:
-        self.thread = threading.get_ident()
-
-    def wait(self) -> None:
-        with self._condition:
-            if not self._is_woken:
-                left = self._timers[0][0] - time.perf_counter() if self._timers else None
-                if left is None or left > 0:
-                    self._condition.wait(left)
-            self._is_woken = False
-
-    def dispatch(self, most: int) -> bool:
-        for _ in range(most):
-            if not self._timers or self._timers[0][0] > time.perf_counter():
-                return False
-            call = heappop(self._timers)[2]
-            if call.callback is not None:
-                call.callback()
-        return True
-
-    def wake(self) -> None:
-        with self._condition:
-            self._is_woken = True
-            self._condition.notify()
-
-    def leave(self) -> None:
-        self.thread = None
-
-    def monotonic(self) -> float:
-        return time.perf_counter()
-
-    def wall_ns(self) -> int:
-        return time.time_ns()
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
-        call = _Call(callback)
-        heappush(self._timers, (when, next(self._numbers), call))
-        return call
 
 
 class _Sink:
@@ -190,6 +133,14 @@ class PythonDouble:
         self._silent_items: set[tuple[int, int]] = set()
         self._sim = SimBackend(options, pump)
         _run(self._sim.start(_Sink(self)))
+
+    def active_alarms(self) -> Sequence[Alarm]:
+        """Return what the alarm manager of the simulator knows."""
+        return _run(self._sim.active_alarms())
+
+    def acknowledge_alarm(self, alarm_id: str, comment: str, operator: str) -> None:
+        """Acknowledge an alarm, without saying whether that had an effect."""
+        _run(self._sim.acknowledge_alarms([alarm_id], comment, operator))
 
     def is_silent(self, server_handle: int, item_handle: int) -> bool:
         return (server_handle, item_handle) in self._silent_items
@@ -324,12 +275,17 @@ class DoubledBackend:
         pump = ThreadPump()
         self.pump = pump
         self.double: PythonDouble | None = None
+        self.alarm_manager = AlarmManagerDouble(pump.run, lambda: self.double)
+        # The first apartment is that of the double, the others are those of consumers of alarms.
+        pumps = iter([pump])
 
         def connect(events: ComEvents) -> PythonDouble:
             self.double = PythonDouble(events, pump, sim, **knobs)
             return self.double
 
-        self.backend = MxAccessBackend(options, connect, lambda: pump)
+        self.backend = MxAccessBackend(
+            options, connect, lambda: next(pumps, None) or ThreadPump(), self.alarm_manager.consumer
+        )
 
 
 def _run(call: Coroutine[Any, Any, T]) -> T:
@@ -355,9 +311,11 @@ _READER = VariantReader(_DATES, _no_date)
 
 
 def _through_memory(value: MxValue) -> MxValue:
+    # How MXAccess sends an elapsed time is not known; a text is what any of its clients could show.
     if value.HasField("elapsed_time"):
-        # How MXAccess sends one is not known; a text is what any of its clients could show.
         value = MxValue(string=str(value.elapsed_time.ToTimedelta()))
+    elif value.array.WhichOneof("elements") == "elapsed_times":
+        value = to_value([str(each.ToTimedelta()) for each in value.array.elapsed_times.elements])
     memory = PlainMemory()
     variant = ctypes.create_string_buffer(SIZE)
     VariantMaker(_DATES, memory, time.time_ns).fill(ctypes.addressof(variant), value)

@@ -27,13 +27,14 @@ async def start() -> AsyncIterator[Start]:
     yield started
     for rig in rigs:
         rig.double.released.set()
+        rig.doubled.alarm_manager.go_on.set()
         await rig.backend.stop()
 
         assert len(rig.sink.failures) == rig.expected_failures
         assert rig.doubled.pump.thread is None
 
 
-@pytest_asyncio.fixture(params=sources.NAMES)
+@pytest_asyncio.fixture(params=[*sources.NAMES, pytest.param(sources.GALAXY, marks=pytest.mark.mxaccess)])
 async def source(request: pytest.FixtureRequest) -> AsyncIterator[Source]:
     """Each source that behaves as MXAccess does."""
     why = sources.missing(request.param)
@@ -42,7 +43,7 @@ async def source(request: pytest.FixtureRequest) -> AsyncIterator[Source]:
     source = Source(request.param)
     await source.start()
     yield source
-    await source.backend.stop()
+    await source.stop()
 
     assert not source.sink.failures
     assert not source.sink.gaps

@@ -239,9 +239,9 @@ async def test_what_the_event_loop_cannot_take_is_a_gap_at_its_place_and_complet
     for number in range(6):
         events.data_change(1, 1, MxValue(integer=number), 192, None, "", ((-1, 0, 0, 0),))
     events.write_complete(1, 1, ((-1, 0, 0, 0),))
-    events.deliver()
+    await events.deliver()
     events.data_change(1, 1, MxValue(integer=6), 192, None, "", ((-1, 0, 0, 0),))
-    events.deliver()
+    await events.deliver()
 
     assert order == [0, 1, 2, (GAP_REASON_SOURCE_OVERFLOW, 3), "completion", 6]
 

@@ -1,5 +1,5 @@
-"""How MXAccess behaves, as one set of tests for every source that claims to: the simulator, the double in Python and
-the double of the COM object. Where they differ, the test says why.
+"""How MXAccess behaves, as one set of tests for every source that claims to: the simulator, the double in Python, the
+double of the COM object, and MXAccess itself where there is a Galaxy. Where they differ, the test says why.
 
 Source of each: the heading of docs/reference/mxaccess.md that the test cites.
 """
@@ -10,7 +10,7 @@ import struct
 from datetime import UTC, datetime
 
 import pytest
-from support.mxaccess.sources import Source
+from support.mxaccess.sources import GALAXY, Source
 
 from mxgw.convert import to_value
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
@@ -29,7 +29,8 @@ async def test_the_first_event_is_initialising_and_then_comes_the_value(source: 
 
     assert (first.quality, first.success, first.category, first.detail, first.value) == (32, -1, 1, 11, None)
     assert (second.quality, second.success, second.category, second.value) == (192, -1, 0, 42)
-    assert abs(second.time_ns / 1e9 - datetime.now(UTC).timestamp()) < 86_400
+    if source.name != GALAXY:  # where the attribute can have its value for long
+        assert abs(second.time_ns / 1e9 - datetime.now(UTC).timestamp()) < 86_400
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,8 @@ async def test_a_write_that_fails_says_so_in_its_completion(
 
 async def test_secured_and_verified_writes_need_their_users(source: Source) -> None:
     """Cites #secured-writes and #logins."""
+    if source.name == GALAXY:
+        pytest.skip("a Galaxy can lock a user out, or report a wrong password to others")
     user = await source.backend.authenticate_user(source.server, "operator", "x")
     assert user != 0
     for reference, verifier in (("Bench_001.SecuredWrite", 0), ("Bench_001.VerifiedWrite", user)):
@@ -162,7 +165,11 @@ async def test_handles_are_small_and_given_out_again(source: Source) -> None:
     first, second, third = [await source.added("Bench_001.Count") for _ in range(3)]
     await source.backend.remove_item(source.server, second)
 
-    assert (first, second, third) == (1, 2, 3)
+    if source.name == GALAXY:
+        assert min(first, second, third) > 0
+        assert len({first, second, third}) == 3
+    else:
+        assert (first, second, third) == (1, 2, 3)
     assert await source.added("Bench_001.Amount") == second
     for call in (
         source.backend.remove_item(source.server, 99),
@@ -194,7 +201,7 @@ async def test_suspend_ends_the_changes_until_activate(source: Source) -> None:
 
 async def test_a_relative_name_is_taken_within_its_context(source: Source) -> None:
     """Cites #methods: AddItem2."""
-    item = await source.backend.add_item2(source.server, "Constant", "Bench_001")
+    item = await source.backend.add_item2(source.server, "Constant", source.reference("Bench_001"))
     await source.backend.advise(source.server, item)
 
     assert (await source.value(item)).value == 42
@@ -211,13 +218,16 @@ async def test_write2_sets_the_time(source: Source) -> None:
 
 async def test_buffered_items_report_arrays_of_values_qualities_and_times(source: Source) -> None:
     """Cites #events: OnBufferedDataChange."""
-    item = await source.backend.add_buffered_item(source.server, "Bench_001.Count", "")
+    item = await source.backend.add_buffered_item(source.server, source.reference("Bench_001.Count"), "")
     await source.backend.set_buffered_update_interval(source.server, 50)
     writer = await source.advised("Bench_001.Count")
+    await source.written(writer, 10)
+    await source.value(writer)
+    source.sink.take()
     await source.backend.advise(source.server, item)
     values: list[object] = []
     async for event in source.buffered(item):
-        assert event.value == [0]
+        assert event.value == [10]
         break
     for number in (11, 12, 13):
         await source.written(writer, number)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import gc
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.mxaccess import sources
@@ -278,3 +283,219 @@ async def test_an_object_that_is_not_registered_is_told(monkeypatch: pytest.Monk
             await MxAccessBackend({}).start(RecordingSink())
     finally:
         library.DllRegisterServer()
+
+
+def _objects() -> int:
+    """Return 0 when no object of the double is left, and 1 otherwise."""
+    return int(getattr(ctypes, "WinDLL")(os.environ[sources.com_double.VARIABLE]).DllCanUnloadNow())  # noqa: B009
+
+
+@only_32_bit
+async def test_the_object_is_gone_when_the_backend_has_stopped_also_after_errors() -> None:
+    """Without the garbage collector, which would release it in any thread."""
+    gc.collect()
+    gc.disable()
+    try:
+        source = _source()
+        await source.start()
+        item = await source.advised("Bench_001.Count")
+        backend = source.backend
+        assert isinstance(backend, MxAccessBackend)
+        com, apartment = backend._com, backend._apartment
+        assert com is not None
+        assert apartment is not None
+        for _ in range(3):
+            with pytest.raises(MxError):
+                await backend.advise(source.server, 99)
+            with pytest.raises(MxError, match="plain bytes"):
+                await backend.write(source.server, item, MxValue(opaque=b"x"), 0)
+        # Behind the backend's back, so that taking down the item fails.
+        await apartment.call("RemoveItem", lambda: com.remove_item(source.server, item))
+        assert _objects() == 1
+        await backend.stop()
+
+        assert _objects() == 0
+    finally:
+        gc.enable()
+
+
+@only_32_bit
+async def test_events_that_come_within_a_call_are_delivered_in_their_order(knobs: dict[str, str]) -> None:
+    knobs["LMXDOUBLE_PUMP_MS"] = "60"
+    source = Source("com double")
+    knobs["LMXDOUBLE_RESOLVE_MS"] = "0"
+    await source.backend.start(source.sink)
+    source.server = await source.backend.register("test")
+    item = await source.added("Bench_001.Constant")
+    await source.backend.advise(source.server, item)
+    assert [event.value for event in source.of(item)] == [42]
+
+    scan = await source.added("AppEngine_001.ScanCount")
+    await source.backend.advise(source.server, scan)
+    target = await source.advised("Bench_001.Count")
+    for number in range(1, 4):
+        await source.backend.write(source.server, target, MxValue(integer=number), 0)
+    await until(lambda: sum(event.kind == "write_complete" for event in source.of(target)) == 3)
+    await until(lambda: source.of(target)[-1].value == 3)
+    await source.backend.remove_item(source.server, scan)
+    source.sink.take()
+    other = await source.added("Bench_001.Constant")
+    await source.backend.advise(source.server, other)
+
+    assert other == scan
+    assert {event.value for event in source.of(other)} == {42}
+    await source.backend.stop()
+
+
+@only_32_bit
+async def test_an_object_without_events_of_buffered_items_starts_and_is_told(
+    knobs: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    knobs["LMXDOUBLE_NO_EVENTS_2"] = "1"
+    source = _source()
+    await source.start()
+    assert await source.backend.add_buffered_item(source.server, "Bench_001.Count", "")
+    await source.advised("Bench_001.Constant")
+    await source.backend.stop()
+
+    assert "MXAccess on this machine has buffered items, and no events for them" in caplog.text
+
+
+@only_32_bit
+async def test_a_completion_without_a_status_is_no_success() -> None:
+    source = Source("com double")
+    await source.start()
+    switch = await source.advised("Sim.NoStatuses")
+    await source.backend.write(source.server, switch, MxValue(boolean=True), 0)
+    await source.completion(switch)
+    item = await source.added("Bench_001.Constant")
+    await source.backend.advise(source.server, item)
+    assert (await source.event(lambda event: event.item == item and event.value is not None)).value == 42
+    await source.backend.write(source.server, switch, MxValue(boolean=False), 0)
+    await until(lambda: bool(source.sink.gaps))
+
+    assert "an OnWriteComplete of MXAccess could not be read: it has no status" in source.sink.gaps[0][1]
+    await source.backend.stop()
+
+
+# Ends with 7. What it prints is a list of what it has seen, in JSON.
+_PROGRAM = """
+import asyncio, ctypes, gc, json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.mxaccess import sources
+import mxgw_worker.backends.mxaccess.backend as backend
+from mxgw_worker.backends.mxaccess.windows.pump import WindowsPump
+from mxgw_worker.backends.sim.testing import RecordingSink
+
+seen = {}
+packages = Path(sys.prefix) / "Lib" / "site-packages"
+before = {str(path) for path in packages.glob("comtypes/**/*") if path.suffix != ".pyc"}
+
+class Pump(WindowsPump):
+    def leave(self):
+        super().leave()
+        kind, qualifier = ctypes.c_int(), ctypes.c_int()
+        ask = ctypes.WinDLL("ole32").CoGetApartmentType
+        seen["after leaving"] = hex(ask(ctypes.byref(kind), ctypes.byref(qualifier)) & 0xFFFFFFFF)
+
+async def main(hangs):
+    sources.register()
+    backend._STOP_S = 0.3
+    made = backend.MxAccessBackend({}, pump=Pump)
+    await made.start(RecordingSink())
+    server = await made.register("test")
+    for _ in range(10):
+        await made.advise(server, await made.add_item(server, "Bench_001.Count"))
+    if hangs == "call":
+        made._apartment.call("a call", lambda: ctypes.WinDLL("kernel32").Sleep(0xFFFFFFFF))
+        await asyncio.sleep(0.1)
+    if hangs != "nostop":
+        await made.stop()
+    return made
+
+kept = asyncio.run(main(sys.argv[2]))
+seen["caches"] = sorted(name for name in sys.modules if name.startswith(("comtypes.gen", "comtypes.client")))
+seen["written"] = sorted({str(p) for p in packages.glob("comtypes/**/*") if p.suffix != ".pyc"} - before)
+seen["objects"] = ctypes.WinDLL(os.environ[sources.com_double.VARIABLE]).DllCanUnloadNow()
+print(json.dumps(seen), flush=True)
+sys.exit(7)
+"""
+
+
+@only_32_bit
+@pytest.mark.parametrize(
+    ("hangs", "seen"),
+    [
+        ("nothing", {"after leaving": "0x800401f0", "objects": 0}),
+        ("call", {"objects": 1}),
+        pytest.param("release", {"objects": 1}, marks=pytest.mark.soak),
+        pytest.param("nostop", {"objects": 1}, marks=pytest.mark.soak),
+    ],
+)
+async def test_the_process_ends_whatever_the_object_does(
+    hangs: str, seen: dict[str, object], knobs: dict[str, str]
+) -> None:
+    """With its own exit code and without a crash; and comtypes writes nothing into its package."""
+    if hangs == "release":
+        knobs["LMXDOUBLE_HANGING_RELEASE"] = "1"
+    done = subprocess.run(  # noqa: ASYNC221  there is nothing else to do
+        [sys.executable, "-c", _PROGRAM, str(Path(__file__).parents[2]), hangs],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 7, done.stderr
+    assert json.loads(done.stdout) == {"caches": [], "written": [], **seen}
+
+
+@only_32_bit
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_a_hundred_thousand_events_and_ten_thousand_writes_leave_nothing_behind(knobs: dict[str, str]) -> None:
+    knobs["LMXDOUBLE_RATE"] = "5000"
+    source = _source()
+    await source.start()
+    written = await source.advised("Bench_001.Text")
+    for number in range(100):
+        await source.backend.advise(source.server, await source.added(f"Load.Item{number:05}"))
+    count = 0
+
+    def counted(*_arguments: object) -> None:
+        nonlocal count
+        count += 1
+
+    source.sink.data_change = counted  # type: ignore[method-assign]
+    await until(lambda: count > 2_000)
+    before, start = _usage(), count
+    writes = 0
+    while writes < 10_000 or count - start < 100_000:
+        if writes < 10_000:
+            await source.written(written, f"{writes} " * 20)
+            source.sink.take()
+            writes += 1
+        else:
+            await asyncio.sleep(0.1)
+    after = _usage()
+    await source.backend.stop()
+
+    assert after["bytes"] - before["bytes"] < 10_000_000
+    for kind in ("gdi", "user", "handles"):
+        assert after[kind] - before[kind] <= 2, (before, after)
+
+
+def _usage() -> dict[str, int]:
+    """Return what this process holds: bytes in memory, and handles by kind."""
+    load = getattr(ctypes, "WinDLL")  # noqa: B009  only Windows has it
+    handles = ctypes.c_uint32()
+    process = ctypes.c_void_p(load("kernel32").GetCurrentProcess())
+    load("kernel32").GetProcessHandleCount(process, ctypes.byref(handles))
+    resources = load("user32").GetGuiResources
+    return {
+        "bytes": _resident_bytes(),
+        "gdi": int(resources(process, 0)),
+        "user": int(resources(process, 1)),
+        "handles": handles.value,
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -224,7 +226,7 @@ def _itself(memory: PlainMemory) -> int:
     [
         lambda memory: memory.variant(BYREF | VarType.I4),
         lambda memory: memory.array_variant(VarType.I4, b"", MOST_ELEMENTS + 1),
-        lambda memory: memory.array_variant(9, b"\0" * 8, 1),
+        lambda memory: memory.array_variant(VarType.I4, b"", 1, element_size=2),
         lambda memory: memory.array_variant(VarType.VARIANT, b"", *[1] * 65),
         _itself,
         lambda memory: memory.bytes(struct.pack("<HBBIQ", VarType.DECIMAL, 29, 0, 0, 1).ljust(SIZE, b"\0")),
@@ -266,7 +268,7 @@ def test_lists_of_qualities_and_times_are_read(memory: PlainMemory) -> None:
     assert READER.times(memory.array_variant(VarType.DATE, struct.pack("<2d", 25569, 25570), 2)) == [0, 86_400 * 10**9]
     with pytest.raises(Unreadable, match="0x8"):
         READER.numbers(memory.variant(VarType.BSTR))
-    with pytest.raises(Unreadable, match="times"):
+    with pytest.raises(Unreadable, match="is no time"):
         READER.times(memory.array_variant(VarType.DATE, struct.pack("<2d", 1, 1e9), 2))
 
 
@@ -406,3 +408,157 @@ def test_a_moment_is_a_date_and_none_is_now(memory: PlainMemory) -> None:
         maker.fill_time(address, ns)
 
         assert READER.value(address).time.seconds == expected
+
+
+# What programs in a plant send that no manual shows.
+
+
+def test_the_first_index_and_locks_of_an_array_do_not_matter(memory: PlainMemory) -> None:
+    elements = struct.pack("<6i", 0, 10, 1, 11, 2, 12)
+    plain = READER.value(memory.array_variant(VarType.I4, elements, 2, 3))
+
+    assert READER.value(memory.array_variant(VarType.I4, elements, 2, 3, first=1, locks=2)) == plain
+    assert READER.value(memory.array_variant(VarType.I4, elements, 2, 3, first=-5)) == plain
+
+
+def test_references_and_arrays_within_an_array_are_followed(memory: PlainMemory) -> None:
+    inner = memory.variant(VarType.R8, struct.pack("<d", 2.5))
+    texts = memory.array_variant(VarType.BSTR, memory.pointer(memory.text("x")), 1)
+    raw = ctypes.string_at(memory.variant(BYREF | VarType.VARIANT, memory.pointer(inner)), SIZE)
+    raw += ctypes.string_at(texts, SIZE)
+
+    elements = READER.value(memory.array_variant(VarType.VARIANT, raw, 2)).array.values.elements
+
+    assert elements[0] == MxValue(double=2.5, variant_type=VarType.R8)
+    assert elements[1].array == MxArray(strings=StringArray(elements=["x"]))
+
+
+def test_an_array_of_objects_or_records_has_no_value_as_one_alone_has_none(memory: PlainMemory) -> None:
+    for vt in (9, 13, VarType.RECORD):
+        value = READER.value(memory.array_variant(vt, b"\0" * 16, 1))
+
+        assert value == MxValue(variant_type=ARRAY | vt)
+
+
+def test_a_text_of_ten_megabytes_passes_both_ways(memory: PlainMemory) -> None:
+    text = "ü" * 5_000_000
+    value = MxValue(string=text, variant_type=VarType.BSTR)
+
+    assert READER.value(_written(memory, value)) == value
+
+
+@pytest.mark.parametrize(
+    ("date", "moment"),
+    [
+        (-693593.0, datetime(1, 1, 1, tzinfo=UTC)),
+        (-657434.0, datetime(100, 1, 1, tzinfo=UTC)),  # the first date of COM
+        (-0.5, datetime(1899, 12, 30, 12, tzinfo=UTC)),
+        (2958465.999988426, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),  # the last one
+    ],
+)
+def test_the_ends_of_the_calendar_are_times(memory: PlainMemory, date: float, moment: datetime) -> None:
+    value = READER.value(memory.variant(VarType.DATE, struct.pack("<d", date)))
+
+    assert abs((value.time.ToDatetime(UTC) - moment).total_seconds()) < 0.001
+    assert _written(memory, value)
+
+
+@pytest.mark.parametrize("date", [-693594.0, 2958466.0, 1e300, -1e300, math.inf])
+def test_beyond_the_calendar_a_date_stays_a_number(memory: PlainMemory, date: float) -> None:
+    value = READER.value(memory.variant(VarType.DATE, struct.pack("<d", date)))
+
+    assert value.double == date
+    assert READER.value(_written(memory, value)) == value
+
+
+def test_the_extremes_of_a_decimal(memory: PlainMemory) -> None:
+    def read(scale: int, sign: int, high: int, low: int) -> float:
+        packed = struct.pack("<HBBIQ", VarType.DECIMAL, scale, sign, high, low)
+        return READER.value(memory.bytes(packed.ljust(SIZE, b"\0"))).double
+
+    assert read(0, 0, 2**32 - 1, 2**64 - 1) == 79228162514264337593543950335.0
+    assert read(28, 0x80, 0, 1) == -1e-28
+    assert read(28, 0x80, 0, 0) == 0
+    for number in (79228162514264e15, -1e-28, 4e-29, 1e-300, 5e-324, 123456789012345e-28):
+        value = MxValue(double=number, variant_type=VarType.DECIMAL)
+        back = READER.value(_written(memory, value)).double
+        assert back == pytest.approx(number, rel=1e-14, abs=1e-28)
+
+
+def test_numbers_may_have_any_width(memory: PlainMemory) -> None:
+    for vt, layout in ((VarType.I2, "<h"), (VarType.I8, "<q"), (VarType.UI1, "<B"), (VarType.UI4, "<I")):
+        assert READER.numbers(memory.variant(vt, struct.pack(layout, 192))) == [192]
+        referred = memory.pointer(memory.bytes(struct.pack(layout, 192)))
+        assert READER.numbers(memory.variant(BYREF | vt, referred)) == [192]
+        assert READER.number(memory.variant(BYREF | vt, referred)) == 192
+    assert READER.number(memory.variant(VarType.I4, struct.pack("<i", -5))) == -5
+    with pytest.raises(Unreadable, match="2 numbers instead of one"):
+        READER.number(memory.array_variant(VarType.I4, struct.pack("<2i", 1, 2), 2))
+    with pytest.raises(Unreadable, match="0x8"):
+        READER.number(memory.variant(VarType.BSTR))
+
+
+def test_a_list_of_statuses_may_be_empty_or_long(memory: PlainMemory) -> None:
+    three = ((-1, 0, 1, 0), (0, 4, -1, 1003), (1, 8, 5, 8000))
+
+    assert statuses(memory.statuses(*three)) == three
+    assert statuses(memory.statuses()) == ()
+    assert statuses(memory.variant(ARRAY | VarType.RECORD)) == ()
+    assert statuses(memory.variant(ARRAY | BYREF | VarType.RECORD, memory.pointer(memory.bytes(b"\0" * 8)))) == ()
+
+
+def test_times_within_variants_are_read(memory: PlainMemory) -> None:
+    raw = b"".join(
+        (struct.pack("<H6x", vt) + value).ljust(SIZE, b"\0")
+        for vt, value in (
+            (VarType.DATE, struct.pack("<d", 25569.5)),
+            (VarType.BSTR, memory.pointer(memory.text("1/1/1970 12:00:01 AM"))),
+            (VarType.UI8, struct.pack("<Q", 116444736000000010)),
+        )
+    )
+
+    assert READER.times(memory.array_variant(VarType.VARIANT, raw, 3)) == [43_200 * 10**9, 10**9, 1_000]
+    for alone in (memory.variant(VarType.I8, struct.pack("<q", 116444736000000010)),):
+        assert READER.times(alone) == [1_000]
+    with pytest.raises(Unreadable, match="'VARTYPE 0x3' is no time"):
+        READER.times(memory.variant(VarType.I4))
+
+
+def test_a_value_for_which_there_is_no_memory_is_refused_in_words() -> None:
+    class Full(PlainMemory):
+        def text(self, text: str) -> int:
+            raise MemoryError
+
+    with pytest.raises(MxError, match="no memory left") as refused:
+        _written(Full(), MxValue(string="x"))
+    assert refused.value.hresult & 0xFFFFFFFF == 0x8007000E
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the zone of a process is that of the machine there")
+def test_local_dates_follow_the_zone_and_its_summer_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = Dates(local=True)
+    noon = 45_000.5  # 2023-03-15 12:00, and 120 days later in summer
+    with monkeypatch.context() as patched:
+        try:
+            for zone, winter_h, summer_h in (("Europe/Berlin", 1, 2), ("America/New_York", -4, -4), ("UTC", 0, 0)):
+                patched.setenv("TZ", zone)
+                time.tzset()
+                for date, offset_h in ((noon, winter_h), (noon + 120, summer_h)):
+                    ns = UTC_DATES.ns(date) - offset_h * 3600 * 10**9
+                    assert dates.ns(date) == ns
+                    assert dates.date(ns) == date
+            patched.setenv("TZ", "Europe/Berlin")
+            time.tzset()
+            # 02:30 comes twice on 2023-10-29, and is the first of them; on 2023-03-26 it does not come at all.
+            assert dates.ns(45_228 + 2.5 / 24) == UTC_DATES.ns(45_228 + 0.5 / 24)
+            assert dates.date(UTC_DATES.ns(45_228 + 1.5 / 24)) == pytest.approx(45_228 + 2.5 / 24)
+            assert dates.ns(45_011 + 2.5 / 24) == UTC_DATES.ns(45_011 + 1.5 / 24)
+            # A time at either end of the calendar can lie outside of it in the other zone.
+            for zone, date in (("Asia/Tokyo", -693593.0), ("America/New_York", 2958465.99)):
+                patched.setenv("TZ", zone)
+                time.tzset()
+                with pytest.raises(OverflowError):
+                    dates.ns(date)
+        finally:
+            patched.undo()
+            time.tzset()

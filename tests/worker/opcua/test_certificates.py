@@ -11,16 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mxgw_worker.backends.base import BackendUnavailable
-from mxgw_worker.backends.opcua.certificates import (
-    ERRORS,
-    TrustList,
-    chain_of,
-    check_names,
-    check_pair,
-    check_quality,
-    check_trusted,
-    validity,
-)
+from mxgw_worker.backends.opcua.certificates import chain_of, check_pair, validity
+from mxgw_worker.backends.opcua.trust import ERRORS, TrustList, check_names, check_quality, check_trusted
 
 from .certificates import Identity, local_names, make_identity, make_revocation_list
 

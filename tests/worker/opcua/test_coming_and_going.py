@@ -146,6 +146,25 @@ async def test_a_write_follows_a_path_to_the_node_that_is_there_now(plant: Plant
 
 
 @pytest.mark.asyncio
+async def test_a_write_is_converted_to_the_type_that_the_node_has_now(plant: Plant) -> None:
+    plant.add("ns=2;s=Typed", "Typed", 1, ua.VariantType.Int32)
+    async with running_backend(plant.url) as (backend, sink):
+        handle = await backend.register("types")
+        path, by_id = await backend.add_item(handle, "/Objects/2:Typed"), await backend.add_item(handle, "ns=2;s=Typed")
+        for item in (path, by_id):
+            await backend.write(handle, item, to_value("12"), 0)
+            assert is_ok((await sink.written(item)).statuses)
+        plant.delete("ns=2;s=Typed")
+        plant.add("ns=2;s=Typed", "Typed", "text")
+        for item, text in ((path, "12.50"), (by_id, "13.50")):
+            await backend.write(handle, item, to_value(text), 0)
+
+            assert is_ok((await sink.written(item, 2)).statuses)
+            assert plant.value("ns=2;s=Typed") == text
+    plant.delete("ns=2;s=Typed")
+
+
+@pytest.mark.asyncio
 async def test_after_a_reconnect_to_other_namespace_indexes_all_that_was_resolved_is_resolved_anew(
     plant: Plant,
 ) -> None:

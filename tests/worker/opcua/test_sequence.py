@@ -6,7 +6,7 @@ and values go through the real emitter.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from asyncua import ua
@@ -14,7 +14,6 @@ from asyncua import ua
 from mxgw_worker.backends.opcua.emitter import Emitter
 from mxgw_worker.backends.opcua.items import Item
 from mxgw_worker.backends.opcua.limits import Limits
-from mxgw_worker.backends.opcua.link import Link
 from mxgw_worker.backends.opcua.options import OpcUaOptions
 from mxgw_worker.backends.opcua.publisher import Subscription
 from mxgw_worker.backends.opcua.subscriptions import Subscriptions
@@ -38,9 +37,6 @@ class ServerSide:
         if sequence not in self.kept:
             raise ua.UaStatusCodeError(ua.StatusCodes.BadMessageNotAvailable)
         return self.kept[sequence]
-
-    async def create_monitored_items(self, _parameters: Any) -> list[Any]:
-        raise TimeoutError
 
     async def transfer_subscriptions(self, _parameters: Any) -> list[Any]:
         return [ua.TransferResult(AvailableSequenceNumbers=self.available)]
@@ -159,18 +155,3 @@ async def test_a_subscription_ended_by_the_server_is_created_anew() -> None:
     await rig.take(ended)
 
     assert rig.rebuilding
-
-
-@pytest.mark.asyncio
-async def test_items_for_which_the_server_needs_too_long_are_created_in_smaller_parts() -> None:
-    rig = Rig(7)
-    rig.server.limits.monitor = 8
-    rig.subscriptions._client_handles = rig.item.client_handle
-    items = [Item(1, number, "ns=2;s=a", "", advised=True) for number in range(8)]
-    rig.subscription.pending.update(dict.fromkeys(items))
-    with pytest.raises(TimeoutError):
-        await rig.subscriptions._create_items(cast(Link, rig.server), rig.subscription, items)
-
-    assert rig.server.limits.monitor == 4
-    assert list(rig.subscription.pending) == items
-    assert rig.subscription.items == {1: rig.item}

@@ -275,7 +275,7 @@ class AlarmSource(Protocol):
         changes the returned objects.
 
         Raises:
-            MxError: the alarm manager does not answer.
+            MxError: the alarm manager does not answer. E_NOTIMPL: there is none, and asking again is of no use.
         """
 
     async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:

@@ -18,7 +18,9 @@ from typing import NoReturn
 
 from mxgw.worker.v1.worker_pb2 import Challenge, Hello, Proof, Reject, Welcome
 
-PROTOCOL_VERSION = 2
+# Raised with every change that a worker of an earlier build would not notice: one that ignores the options of an item
+# (3) would report every change of it, and nobody would know why.
+PROTOCOL_VERSION = 3
 SECRET_BYTES = 32
 NONCE_BYTES = 32
 EPOCH_BYTES = 16

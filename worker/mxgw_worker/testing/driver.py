@@ -27,7 +27,9 @@ from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES, GatewayHan
 from mxgw_worker.ipc.startup import write_startup
 from mxgw_worker.platform import Listener, endpoint_in, start_child
 
-_PATIENCE_S = 10.0
+# How long the worker may take for an answer, in seconds. A worker that is right needs much less, however busy the
+# machine is.
+_PATIENCE_S = 60.0
 
 
 class WorkerGone(Exception):
@@ -196,7 +198,7 @@ class WorkerDriver:
             await self.receive()
         return self._replies.pop(correlation_id)
 
-    async def mx(self, command: MxCommand, timeout_ms: int = 5000) -> MxReply:
+    async def mx(self, command: MxCommand, timeout_ms: int = 60_000) -> MxReply:
         """Run an MXAccess command and return its reply."""
         reply = await self.ask(CommandRequest(mx=command, timeout_ms=timeout_ms))
         if reply.WhichOneof("reply") != "mx":

@@ -1,5 +1,7 @@
 #include "galaxy.h"
 
+#include "alarms.h"
+
 #include <cmath>
 #include <cwchar>
 #include <cwctype>
@@ -144,6 +146,7 @@ Status failed(Detail detail) {
     case UNABLE_TO_CONVERT_STRING:
     case OVERFLOWED: return {0, 5, 0, detail};
     case DATA_OUT_OF_RANGE:
+    case ALARM_ACKED_ALREADY:
     case NOT_WRITEABLE: return {0, 5, 5, detail};
     default: return {0, 6, 5, detail};
     }
@@ -152,6 +155,7 @@ Status failed(Detail detail) {
 Galaxy::Galaxy(const std::function<void(const std::wstring &, const VARIANT &)> &switched) {
     add_bench();
     add_raw();
+    add_tank();
     add_switches(switched);
     scan_count = &add(L"AppEngine_001", L"ScanCount", VT_I4, integer(0));
     scan_count->is_constant = true;
@@ -195,6 +199,24 @@ void Galaxy::add_bench() {
     for (const auto &one : classes) add(bench, one.first, VT_I4, integer(0)).security = one.second;
     add(bench, L"Constant", VT_I4, integer(42)).is_constant = true;
     add(bench, L"Pending", VT_I4, integer(0)).answers_pending = true;
+}
+
+void Galaxy::add_tank() {
+    const std::wstring tank = L"Tank_001";
+    const AlarmData alarm = Alarms::all().tank();
+    add(tank, L"Level", VT_R8, real(alarm.value)).is_constant = true;
+    in_alarm = &add(tank, L"Level.InAlarm", VT_BOOL, truth(alarm.in_alarm));
+    is_acknowledged = &add(tank, L"Level.Acked", VT_BOOL, truth(alarm.is_acknowledged));
+    Attribute *priority = &add(tank, L"Level.Priority", VT_I4, integer(alarm.priority));
+    for (Attribute *one : {in_alarm, is_acknowledged, priority}) one->is_constant = true;
+    add(tank, L"Level.Limit", VT_R8, real(alarm.limit)).applied = [](const VARIANT &value) {
+        Alarms::all().set_limit(value.dblVal);
+        return SUCCESS;
+    };
+    add(tank, L"Level.AckMsg", VT_BSTR, text(L"")).applied = [alarm](const VARIANT &value) {
+        const std::wstring comment(value.bstrVal ? value.bstrVal : L"", SysStringLen(value.bstrVal));
+        return Alarms::all().acknowledge(alarm.reference, comment, L"") == Acknowledged::NOW ? SUCCESS : ALARM_ACKED_ALREADY;
+    };
 }
 
 void Galaxy::add_raw() {
@@ -262,6 +284,16 @@ void Galaxy::add_switches(const std::function<void(const std::wstring &, const V
         made.is_immune = true;
         made.written = [switched, name](const VARIANT &value) { switched(name, value); };
     };
+    auto alarms = [&](const std::wstring &name, void (Alarms::*set)(bool)) {
+        auto &made = add(L"Sim", name, VT_BOOL, truth(false));
+        made.is_immune = true;
+        made.applied = [set](const VARIANT &value) {
+            (Alarms::all().*set)(value.boolVal != VARIANT_FALSE);
+            return SUCCESS;
+        };
+    };
+    alarms(L"AlarmManagerDown", &Alarms::set_down);        // true: calls of the alarm manager fail
+    alarms(L"AlarmManagerHanging", &Alarms::set_hanging);  // true: they do not return
     one(L"PlatformDown", VT_BOOL, truth(false));  // true takes the platform down
     one(L"DropCompletions", VT_I4, integer(0));     // so many write completions are not sent
     one(L"CompletionDelay", VT_R8, real(0));        // seconds until a write completes
@@ -269,6 +301,7 @@ void Galaxy::add_switches(const std::function<void(const std::wstring &, const V
     one(L"TextTimes", VT_BOOL, truth(false));     // true: the times of events are texts
     one(L"BadTimes", VT_BOOL, truth(false));      // true: they are dates before the year 1
     one(L"StatusesByValue", VT_BOOL, truth(false));
+    one(L"NoStatuses", VT_BOOL, truth(false));  // true: the list of statuses of every event is empty
 }
 
 Found Galaxy::find(const std::wstring &definition, const std::wstring &context) {

@@ -61,6 +61,7 @@ enum Detail : short {
     ENGINE_INITIALIZING = 1011,
     SECURED_WRITE = 1012,
     VERIFIED_WRITE = 1013,
+    ALARM_ACKED_ALREADY = 1015,
 };
 
 struct Status {
@@ -91,6 +92,8 @@ struct Attribute {
     Variant value;
     double time = 0;
     std::function<void(const VARIANT &)> written;
+    // Called before the write completes, with the new value; what it returns is the result of the write.
+    std::function<Detail(const VARIANT &)> applied;
 };
 
 constexpr long NO_INDEX = -1, WHOLE_ARRAY = 0;
@@ -107,11 +110,13 @@ public:
     // Returns the attribute that a reference names, tried within `context` first, or why there is none.
     Found find(const std::wstring &definition, const std::wstring &context);
     Attribute *scan_count = nullptr;
+    Attribute *in_alarm = nullptr, *is_acknowledged = nullptr;
 
 private:
     Attribute &add(const std::wstring &object, const std::wstring &name, VARTYPE vt, const Variant &value);
     void add_bench();
     void add_raw();
+    void add_tank();
     void add_switches(const std::function<void(const std::wstring &, const VARIANT &)> &switched);
     Found parsed(const std::wstring &reference);
 

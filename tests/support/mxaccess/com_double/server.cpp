@@ -2,6 +2,8 @@
 
 #include <olectl.h>
 
+#include "alarms.h"
+
 namespace {
 
 constexpr long GOOD = 192, BAD_CONFIGURATION = 4, BAD_COMMUNICATION = 24, WAITING_FOR_INITIAL_DATA = 32;
@@ -71,7 +73,9 @@ Variant time_text(double time) {
 Knobs::Knobs()
     : version(long(setting(L"VERSION", 5))), resolve_ms(long(setting(L"RESOLVE_MS", 20))),
       complete_ms(long(setting(L"COMPLETE_MS", 10))), scan_ms(long(setting(L"SCAN_MS", 500))),
-      recover_ms(long(setting(L"RECOVER_MS", 2000))), rate(setting(L"RATE", 1000)) {}
+      recover_ms(long(setting(L"RECOVER_MS", 2000))), rate(setting(L"RATE", 1000)),
+      pump_ms(long(setting(L"PUMP_MS", 0))), no_events_2(setting(L"NO_EVENTS_2", 0) != 0),
+      hangs_at_end(setting(L"HANGING_RELEASE", 0) != 0) {}
 
 // Connection points.
 
@@ -109,12 +113,15 @@ STDMETHODIMP Point::Unadvise(DWORD cookie) {
 
 void Point::fire(DISPID event, VARIANT *arguments, UINT count) {
     const auto receivers = sinks_;
+    // A receiver can end its connection while it is called.
+    for (const auto &one : receivers) one.second->AddRef();
     for (const auto &one : receivers) {
         DISPPARAMS parameters = {arguments, nullptr, count, 0};
         Variant result;
         EXCEPINFO exception = {};
         UINT wrong = 0;
         one.second->Invoke(event, IID_NULL, LOCALE_SYSTEM_DEFAULT, DISPATCH_METHOD, &parameters, result.get(), &exception, &wrong);
+        one.second->Release();
     }
 }
 
@@ -136,6 +143,7 @@ Server::Server()
 }
 
 Server::~Server() {
+    if (knobs_.hangs_at_end) Sleep(INFINITE);
     DestroyWindow(window_);
     if (type_) type_->Release();
     InterlockedDecrement(&live_objects);
@@ -171,7 +179,7 @@ STDMETHODIMP_(ULONG) Server::Release() {
 }
 
 STDMETHODIMP Server::FindConnectionPoint(REFIID iid, IConnectionPoint **out) {
-    *out = iid == EVENTS ? &events_ : iid == EVENTS_2 && knobs_.version >= 5 ? &events_2_ : nullptr;
+    *out = iid == EVENTS ? &events_ : iid == EVENTS_2 && knobs_.version >= 5 && !knobs_.no_events_2 ? &events_2_ : nullptr;
     if (!*out) return CONNECT_E_NOCONNECTION;
     (*out)->AddRef();
     return S_OK;
@@ -182,6 +190,19 @@ Item *Server::item(long server, long handle) {
     if (client == clients_.end()) return nullptr;
     const auto found = client->second.items.find(handle);
     return found == client->second.items.end() ? nullptr : &found->second;
+}
+
+void Server::pump() {
+    const ULONGLONG until = GetTickCount64() + knobs_.pump_ms;
+    while (GetTickCount64() < until) {
+        MSG message;
+        if (!PeekMessageW(&message, nullptr, 0, 0, PM_REMOVE)) {
+            Sleep(1);
+            continue;
+        }
+        TranslateMessage(&message);
+        DispatchMessageW(&message);
+    }
 }
 
 // The methods.
@@ -195,6 +216,7 @@ STDMETHODIMP Server::Register(BSTR, LONG *server) {
 STDMETHODIMP Server::Unregister(LONG server) { return clients_.erase(server) ? S_OK : E_INVALIDARG; }
 
 HRESULT Server::add(LONG server, BSTR definition, BSTR context, bool is_buffered, LONG *handle) {
+    const InCall in_call(this);
     const auto client = clients_.find(server);
     const std::wstring name = text_of(definition);
     if (client == clients_.end() || name.find_first_not_of(L" \t") == name.npos) return E_INVALIDARG;
@@ -217,12 +239,14 @@ STDMETHODIMP Server::AddItem2(LONG server, BSTR definition, BSTR context, LONG *
 STDMETHODIMP Server::AddBufferedItem(LONG server, BSTR definition, BSTR context, LONG *item) { return add(server, definition, context, true, item); }
 
 STDMETHODIMP Server::RemoveItem(LONG server, LONG handle) {
+    const InCall in_call(this);
     if (!item(server, handle)) return E_INVALIDARG;
     clients_[server].items.erase(handle);
     return S_OK;
 }
 
 STDMETHODIMP Server::Advise(LONG server, LONG handle) {
+    const InCall in_call(this);
     Item *found = item(server, handle);
     if (!found) return E_INVALIDARG;
     if (found->is_advised) return S_OK;
@@ -246,6 +270,7 @@ STDMETHODIMP Server::Advise(LONG server, LONG handle) {
 STDMETHODIMP Server::AdviseSupervisory(LONG server, LONG handle) { return Advise(server, handle); }
 
 STDMETHODIMP Server::UnAdvise(LONG server, LONG handle) {
+    const InCall in_call(this);
     Item *found = item(server, handle);
     if (!found) return E_INVALIDARG;
     ++found->generation;
@@ -255,6 +280,7 @@ STDMETHODIMP Server::UnAdvise(LONG server, LONG handle) {
 }
 
 HRESULT Server::write(LONG server, LONG handle, const VARIANT &value, const VARIANT *time, bool is_secured, LONG current, LONG verifier) {
+    const InCall in_call(this);
     Item *found = item(server, handle);
     // A write before the type is known is an invalid argument.
     if (!found || !found->is_advised || !found->is_resolved) return E_INVALIDARG;
@@ -350,8 +376,21 @@ void Server::tick() {
         next_scan_ = at + knobs_.scan_ms;
         scan();
     }
+    show_alarms();
     make_load(at);
     send_buffers(at);
+}
+
+void Server::show_alarms() {
+    const LONG revision = Alarms::all().revision();
+    if (revision == shown_alarms_ || is_down_) return;
+    shown_alarms_ = revision;
+    const AlarmData alarm = Alarms::all().tank();
+    for (const auto &shown : {std::pair(galaxy_.in_alarm, alarm.in_alarm), std::pair(galaxy_.is_acknowledged, alarm.is_acknowledged)}) {
+        shown.first->value = truth(shown.second);
+        shown.first->time = now();
+        changed(shown.first);
+    }
 }
 
 void Server::scan() {
@@ -464,6 +503,7 @@ void Server::complete(Key key, unsigned generation, Variant value, double time, 
     Variant accepted;
     Detail detail = refused(attribute, is_secured, current, verifier);
     if (detail == SUCCESS) detail = accept(attribute, found->found.index, *value, accepted);
+    if (detail == SUCCESS && attribute.applied) detail = attribute.applied(*accepted);
     if (found->is_advised && found->generation == generation) {
         if (drop_completions_ > 0 && !attribute.is_immune)
             --drop_completions_;
@@ -524,6 +564,7 @@ void Server::switched(const std::wstring &name, const VARIANT &value) {
     if (name == L"TextTimes") text_times_ = value.boolVal != VARIANT_FALSE;
     if (name == L"BadTimes") bad_times_ = value.boolVal != VARIANT_FALSE;
     if (name == L"StatusesByValue") by_value_ = value.boolVal != VARIANT_FALSE;
+    if (name == L"NoStatuses") no_statuses_ = value.boolVal != VARIANT_FALSE;
 }
 
 void Server::platform(bool down) {
@@ -563,9 +604,10 @@ SAFEARRAY *Server::statuses(const Status &status) {
     IRecordInfo *record = nullptr;
     if (!type || FAILED(GetRecordInfoFromTypeInfo(type, &record))) return nullptr;
     type->Release();
-    SAFEARRAYBOUND bound = {1, 0};
+    SAFEARRAYBOUND bound = {no_statuses_ ? 0u : 1u, 0};
     SAFEARRAY *array = SafeArrayCreateEx(VT_RECORD, 1, &bound, record);
     record->Release();
+    if (no_statuses_) return array;
     MXSTATUS_PROXY *element = nullptr;
     SafeArrayAccessData(array, reinterpret_cast<void **>(&element));
     *element = {status.success, status.category, status.detected_by, status.detail};

@@ -12,7 +12,9 @@
 
 extern HINSTANCE module_handle;
 extern LONG live_objects;
-ITypeInfo *type_info(REFGUID guid);
+// The libraries of types in this file, by the number of their resource.
+constexpr int LMX_LIBRARY = 1, ALARM_LIBRARY = 2;
+ITypeInfo *type_info(REFGUID guid, int library = LMX_LIBRARY);
 
 struct Knobs {
     // Environment variables LMXDOUBLE_..., read when an object is made.
@@ -22,6 +24,9 @@ struct Knobs {
     long scan_ms;      // SCAN_MS: between two changes of AppEngine_001.ScanCount
     long recover_ms;   // RECOVER_MS: until a platform that comes back has values
     double rate;       // RATE: events per second of all items of the load together
+    long pump_ms;      // PUMP_MS: for so long every call of an item dispatches messages, and so events, before it returns
+    bool no_events_2;  // NO_EVENTS_2: the object has no connection point for buffered items
+    bool hangs_at_end; // HANGING_RELEASE: the last Release never returns
     Knobs();
 };
 
@@ -49,6 +54,7 @@ class Server;
 class Point : public IConnectionPoint {
 public:
     Point(Server *owner, REFIID iid) : owner_(owner), iid_(iid) {}
+    ~Point() { for (const auto &one : sinks_) one.second->Release(); }
     void fire(DISPID event, VARIANT *arguments, UINT count);
     STDMETHODIMP QueryInterface(REFIID iid, void **out) override;
     STDMETHODIMP_(ULONG) AddRef() override;
@@ -106,6 +112,17 @@ public:
 
 private:
     using Key = std::pair<long, long>;
+    // Lets the messages in when a method returns, as a call to another apartment or process does.
+    class InCall {
+    public:
+        explicit InCall(Server *server) : server_(server) {}
+        InCall(const InCall &) = delete;
+        ~InCall() { server_->pump(); }
+
+    private:
+        Server *server_;
+    };
+    void pump();
     static LRESULT CALLBACK window_procedure(HWND window, UINT message, WPARAM first, LPARAM second);
     Item *item(long server, long handle);
     HRESULT add(LONG server, BSTR definition, BSTR context, bool is_buffered, LONG *handle);
@@ -115,6 +132,7 @@ private:
     void later_for(const Item &item, long milliseconds, std::function<void(Item &)> job);
     void tick();
     void scan();
+    void show_alarms();
     void make_load(ULONGLONG at);
     void send_buffers(ULONGLONG at);
     void announce(Item &item, Detail detail);
@@ -141,10 +159,11 @@ private:
     std::map<long, Client> clients_;
     std::multimap<ULONGLONG, std::function<void()>> jobs_;
     ULONGLONG next_scan_ = 0;
+    LONG shown_alarms_ = -1;
     ULONGLONG load_joined_ = 0, load_started_ = 0, load_sent_ = 0;
     std::vector<Key> load_;
     size_t load_place_ = 0;
-    bool is_down_ = false, text_times_ = false, bad_times_ = false, by_value_ = false;
+    bool is_down_ = false, text_times_ = false, bad_times_ = false, by_value_ = false, no_statuses_ = false;
     unsigned outages_ = 0;
     long drop_completions_ = 0;
 };

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mxgw.convert import is_ok
@@ -17,10 +18,11 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, MxError
 from mxgw_worker.backends.mxaccess.com import Com
 from mxgw_worker.backends.mxaccess.events import Events
-from mxgw_worker.backends.mxaccess.watch import is_pending
+from mxgw_worker.backends.mxaccess.watch import is_initialising
 
-# A fresh client gets its first value after 3 to 8 s (docs/reference/mxaccess.md#first-values).
-_ANSWER_S = 30.0
+# A fresh client gets its first value after 3 to 8 s (docs/reference/mxaccess.md#first-values). The session's other
+# calls wait meanwhile.
+_ANSWER_S = 15.0
 
 InApartment = Callable[[str, Callable[[], Any]], Awaitable[Any]]
 
@@ -28,17 +30,14 @@ InApartment = Callable[[str, Callable[[], Any]], Awaitable[Any]]
 class AttributeBrowser:
     """Asks objects for the names of their attributes, under a server handle of its own."""
 
-    def __init__(self, objects: Sequence[str]) -> None:
+    def __init__(self, objects: Sequence[str], com: Com, events: Events) -> None:
         self._objects = objects
         self._answer_s = _ANSWER_S
-        self._com: Com | None = None
+        self._com = com
+        self._events = events
+        # Of the apartment: 0 until an object was asked.
         self._server = 0
         self._asked: dict[int, asyncio.Future[MxValue]] = {}
-
-    def register(self, com: Com, events: Events) -> None:
-        """Register with the object. Call this in the apartment, before anything else."""
-        self._com = com
-        self._server = events.own_server(com, "mxgw browse", self._changed)
 
     async def browse(self, parent: str, in_apartment: InApartment) -> Sequence[BrowseNode]:
         """Return the named objects for "", otherwise the attributes of an object.
@@ -66,13 +65,11 @@ class AttributeBrowser:
         ]
 
     async def _attributes(self, tag_name: str, in_apartment: InApartment) -> Sequence[str]:
-        com, server = self._com, self._server
-        assert com is not None
         answer: asyncio.Future[MxValue] = asyncio.get_running_loop().create_future()
-        item: int = await in_apartment("AddItem", lambda: com.add_item(server, f"{tag_name}._Attributes"))
+        item: int = await in_apartment("AddItem", lambda: self._add(tag_name))
         self._asked[item] = answer
         try:
-            await in_apartment("AdviseSupervisory", lambda: com.advise_supervisory(server, item))
+            await in_apartment("Advise", lambda: self._com.advise(self._server, item))
             try:
                 async with asyncio.timeout(self._answer_s):
                     value = await answer
@@ -82,12 +79,29 @@ class AttributeBrowser:
                 ) from None
         finally:
             del self._asked[item]
-            await in_apartment("RemoveItem", lambda: _remove(com, server, item))
+            await in_apartment("RemoveItem", lambda: self._remove(item))
         return list(value.array.strings.elements)
 
-    def _changed(self, item_handle: int, value: MxValue, _quality: int, statuses: tuple[MxStatus, ...]) -> None:
+    def _add(self, tag_name: str) -> int:
+        if not self._server:
+            self._server = self._events.own_server(self._com, "mxgw browse", self._changed)
+        item = self._com.add_item(self._server, f"{tag_name}._Attributes")
+        # Known from now on, so that the end of the session removes it when nobody waits for the answer any more.
+        self._events.items.add((self._server, item))
+        self._events.advised.add((self._server, item))
+        return item
+
+    def _remove(self, item: int) -> None:
+        key = self._server, item
+        with suppress(MxError):  # it was not advised
+            self._com.un_advise(*key)
+        self._com.remove_item(*key)
+        self._events.items.discard(key)
+        self._events.advised.discard(key)
+
+    def _changed(self, item_handle: int, value: MxValue, quality: int, statuses: tuple[MxStatus, ...]) -> None:
         answer = self._asked.get(item_handle)
-        if answer is None or answer.done() or is_pending(statuses):
+        if answer is None or answer.done() or is_initialising(quality, statuses):
             return
         if is_ok(statuses):
             answer.set_result(value)
@@ -95,8 +109,3 @@ class AttributeBrowser:
             answer.set_exception(
                 MxError(E_INVALIDARG, f"there is no object of this name to browse (detail {statuses[0].raw_detail})")
             )
-
-
-def _remove(com: Com, server: int, item: int) -> None:
-    com.un_advise(server, item)
-    com.remove_item(server, item)

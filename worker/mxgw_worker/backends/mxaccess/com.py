@@ -111,8 +111,8 @@ class Pump(Protocol):
     def wait(self) -> None:
         """Wait until `wake` is called, or there is something to dispatch."""
 
-    def dispatch(self, most: int) -> bool:
-        """Deliver at most so many messages, each of which can be an event; return whether more are waiting."""
+    def dispatch(self) -> bool:
+        """Deliver one message, which can be several events; return False when none was waiting."""
 
     def wake(self) -> None:
         """End the present `wait`, or the next one."""

@@ -41,7 +41,14 @@ class Dates:
             raise OverflowError(f"{date} is not a date")
         # The fraction is the time of day, also of a day before the epoch: -1.25 is 06:00 on 1899-12-29.
         days = int(date)
-        moment = _EPOCH + timedelta(days=days, microseconds=round(abs(date - days) * _US_PER_DAY))
+        return self.ns_of(_EPOCH + timedelta(days=days, microseconds=round(abs(date - days) * _US_PER_DAY)))
+
+    def ns_of(self, moment: datetime) -> int:
+        """Return a time that has no zone of its own in nanoseconds since 1970 (UTC).
+
+        Raises:
+            OverflowError: the time is outside the years 1 to 9999.
+        """
         return checked(_ns(moment + self._to_utc(moment)))
 
     def date(self, ns: int) -> float:

@@ -1,4 +1,7 @@
-"""Makes VARIANTs of values, for the arguments of MXAccess' methods."""
+"""Makes VARIANTs of values, for the arguments of MXAccess' methods.
+
+Nothing is converted to the type of the attribute: MXAccess does that (docs/reference/mxaccess.md#conversions).
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from mxgw_worker.backends.mxaccess.variant_layout import (
     VarType,
 )
 
+# Source: winerror.h.
+E_OUTOFMEMORY = -2147024882  # unsigned: 0x8007000E
 _INT64 = range(-(2**63), 2**63)
 # Key: type. Value: the layout of a whole number, and what fits it.
 _WHOLE: dict[VarType, tuple[str, range]] = {
@@ -92,9 +97,13 @@ class VariantMaker:
         type that has the value's kind. A VARIANT whose making fails may hold a part of the value.
 
         Raises:
-            MxError: E_INVALIDARG. The type does not fit the kind, or the value does not fit the type.
+            MxError: E_INVALIDARG, the type does not fit the kind, or the value does not fit the type. E_OUTOFMEMORY,
+                this process has no room for it.
         """
-        self._fill(address, value, DEEPEST)
+        try:
+            self._fill(address, value, DEEPEST)
+        except MemoryError:
+            raise MxError(E_OUTOFMEMORY, "this worker has no memory left for the value") from None
 
     def fill_time(self, address: int, ns: int | None) -> None:
         """Make the empty VARIANT at `address` a VT_DATE of `ns` nanoseconds since 1970 (UTC); of now when it is None.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mxgw_worker.backends.base import BackendUnavailable
+from mxgw_worker.backends.mxaccess.alarms.options import PREFIX as ALARM_PREFIX
+from mxgw_worker.backends.mxaccess.alarms.options import AlarmOptions
 
 _LONGEST_S = 86_400.0
 ZONES = ("utc", "local")
@@ -24,6 +26,8 @@ class MxAccessOptions:
     start_limit_s: float = 60.0
     times: str = "utc"
     objects: tuple[str, ...] = ()
+    # Its options are named `alarm_...` in the settings.
+    alarms: AlarmOptions = dataclasses.field(default_factory=AlarmOptions)
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> MxAccessOptions:
@@ -32,14 +36,17 @@ class MxAccessOptions:
         Raises:
             BackendUnavailable: an option is unknown, or its value is not valid; the text names it.
         """
-        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        fields = {field.name: field.default for field in dataclasses.fields(cls) if field.name != "alarms"}
+        known = (*fields, *AlarmOptions.names())
         for name, value in options.items():
-            if name not in fields:
-                close = difflib.get_close_matches(name, fields, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; it knows {', '.join(fields)}"
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; it knows {', '.join(known)}"
                 raise BackendUnavailable(f"backend mxaccess has no option {name!r}{hint}")
-            fields[name] = _checked(name, value, fields[name])
-        parsed = cls(**fields)  # type: ignore[arg-type]  # each was checked against its default
+            if name in fields:
+                fields[name] = _checked(name, value, fields[name])
+        alarms = AlarmOptions.parse({name: options[name] for name in options if name.startswith(ALARM_PREFIX)})
+        parsed = cls(**fields, alarms=alarms)  # type: ignore[arg-type]  # each was checked against its default
         if parsed.times not in ZONES:
             raise BackendUnavailable(
                 f"option 'times' of backend mxaccess must be 'utc' or 'local', not {parsed.times!r}"

@@ -35,6 +35,8 @@ from mxgw_worker.backends.mxaccess.variant_layout import (
     shape,
 )
 
+_I4 = struct.Struct("<i")
+_VT_I4 = int(VarType.I4)  # a plain number compares faster
 # Key: type. Value: how its value is laid out, and the field of MxValue. These make most of the traffic.
 _NUMBERS: dict[int, tuple[struct.Struct, str]] = {
     VarType.I2: (struct.Struct("<h"), "integer"),
@@ -81,9 +83,9 @@ class VariantReader:
     def value(self, address: int) -> MxValue:
         """Return the VARIANT at `address` as a value. `variant_type` of the value is the VARTYPE, without BYREF.
 
-        A VARIANT without a value, or of a type that has no value to read (an object), has no kind. What a kind cannot
-        hold keeps its meaning: a date outside the years 1 to 9999 is the double that it is, an unsigned number above
-        2**63-1 a string of digits. Half of a surrogate pair becomes U+FFFD.
+        A VARIANT without a value, or of a type that has no value to read (an object, a record, an array of either), has
+        no kind. What a kind cannot hold keeps its meaning: a date outside the years 1 to 9999 is the double that it is,
+        an unsigned number above 2**63-1 a string of digits. Half of a surrogate pair becomes U+FFFD.
 
         Raises:
             Unreadable: the memory holds no VARIANT, or one that is too large.
@@ -158,18 +160,18 @@ class VariantReader:
 
     def _array_value(self, pointer: int, vt: int, depth: int) -> MxValue:
         message = MxValue(variant_type=vt)
-        if pointer:
-            self._fill_array(message.array, pointer, vt & TYPE, depth)
-        else:
-            _no_elements(message.array, vt & TYPE)
+        field = _FIELDS.get(vt & TYPE)
+        if field is not None:
+            getattr(message.array, field).SetInParent()
+            if pointer:
+                self._fill_array(message.array, field, pointer, vt & TYPE, depth)
         return message
 
-    def _fill_array(self, array: MxArray, pointer: int, vt: int, depth: int) -> None:
+    def _fill_array(self, array: MxArray, field: str, pointer: int, vt: int, depth: int) -> None:
         head, sizes = shape(pointer)
         count = math.prod(sizes)
         if count > MOST_ELEMENTS:
             raise Unreadable(f"an array of {count} elements, more than {MOST_ELEMENTS}")
-        _no_elements(array, vt)
         if len(sizes) > 1:
             array.dimensions.extend(sizes)
         if not count:
@@ -177,17 +179,15 @@ class VariantReader:
         if not head.data:
             raise Unreadable(f"an array of {count} elements without data")
         plain = _ELEMENTS.get(vt)
+        if head.element_size != (_OTHER_SIZES[vt] if plain is None else ctypes.sizeof(plain[0])):
+            raise Unreadable(f"an array of type {vt:#x} with elements of {head.element_size} bytes")
         if plain is not None:
             elements: Sequence[Any] = (plain[0] * count).from_address(head.data)[:]
         else:
-            size = _element_size(vt)
-            if head.element_size != size:
-                raise Unreadable(f"an array of type {vt:#x} with elements of {head.element_size} bytes")
             elements = self._other_elements(head.data, count, vt, depth)
         elements = row_major(elements, sizes)
-        field = getattr(array, str(array.WhichOneof("elements")))
         try:
-            field.elements.extend(elements)
+            getattr(array, field).elements.extend(elements)
         except TypeError:  # a date that is no date is a double among times
             array.values.elements.extend(
                 MxValue(variant_type=vt, time=element) if isinstance(element, Timestamp) else element
@@ -228,7 +228,9 @@ class VariantReader:
         Raises:
             Unreadable: the memory holds no VARIANT.
         """
-        value = self.value(address)
+        return self._as_time(self.value(address))
+
+    def _as_time(self, value: MxValue) -> tuple[int | None, str]:
         match value.WhichOneof("kind"):
             case "time":
                 return value.time.seconds * 1_000_000_000 + value.time.nanos, ""
@@ -263,23 +265,41 @@ class VariantReader:
         """
         value = self.value(address)
         array = value.array
-        match array.WhichOneof("elements") if value.HasField("array") else value.WhichOneof("kind"):
+        match array.WhichOneof("elements") if value.HasField("array") else "":
             case "times":
                 return [stamp.seconds * 1_000_000_000 + stamp.nanos for stamp in array.times.elements]
             case "strings":
-                found = [self._time_of_text(text) for text in array.strings.elements]
-                if None in found:
-                    raise Unreadable(f"{array.strings.elements[found.index(None)]!r} is no time")
-                return [ns for ns in found if ns is not None]
+                return [self._time(MxValue(string=text)) for text in array.strings.elements]
             case "longs":
-                try:
-                    return [filetime_ns(ticks) for ticks in array.longs.elements]
-                except OverflowError as error:
-                    raise Unreadable(str(error)) from None
-            case "time":
-                return [value.time.seconds * 1_000_000_000 + value.time.nanos]
+                return [self._time(MxValue(long=ticks, variant_type=VarType.I8)) for ticks in array.longs.elements]
+            case "values":
+                return [self._time(element) for element in array.values.elements]
+            case "":
+                return [self._time(value)]
             case _:
                 raise Unreadable(f"times of VARTYPE {value.variant_type:#x}")
+
+    def _time(self, value: MxValue) -> int:
+        ns, text = self._as_time(value)
+        if ns is None:
+            raise Unreadable(f"{text or 'nothing'!r} is no time")
+        return ns
+
+    def number(self, address: int) -> int:
+        """Return the VARIANT at `address`, which is one whole number.
+
+        Raises:
+            Unreadable: it is none.
+        """
+        raw = string_at(address, 16)
+        if raw[0] == _VT_I4 and not raw[1]:
+            # What every event has three of.
+            number: int = _I4.unpack_from(raw, VALUE_OFFSET)[0]
+            return number
+        numbers = self.numbers(address)
+        if len(numbers) != 1:
+            raise Unreadable(f"{len(numbers)} numbers instead of one")
+        return numbers[0]
 
     def numbers(self, address: int) -> list[int]:
         """Return the VARIANT at `address`, an array of whole numbers or one number.
@@ -311,7 +331,8 @@ def length(value: MxValue) -> int:
     return len(getattr(value.array, field).elements) if field else 1
 
 
-_EMPTY_FIELDS = {
+# Key: type of an array's elements. Value: the field of MxArray.
+_FIELDS = {
     **{vt: field for vt, (_, field) in _ELEMENTS.items()},
     VarType.BOOL: "booleans",
     VarType.BSTR: "strings",
@@ -322,15 +343,7 @@ _EMPTY_FIELDS = {
     VarType.VARIANT: "values",
 }
 
-
-def _no_elements(array: MxArray, vt: int) -> None:
-    field = _EMPTY_FIELDS.get(vt)
-    if field is None:
-        raise Unreadable(f"an array of VARTYPE {vt:#x}")
-    getattr(array, field).SetInParent()
-
-
-_OTHER_SIZES = {
+_OTHER_SIZES: dict[int, int] = {
     VarType.BOOL: 2,
     VarType.BSTR: POINTER.size,
     VarType.CY: 8,
@@ -339,10 +352,6 @@ _OTHER_SIZES = {
     VarType.UI8: 8,
     VarType.VARIANT: SIZE,
 }
-
-
-def _element_size(vt: int) -> int:
-    return _OTHER_SIZES[VarType(vt)]
 
 
 def _double_at(address: int) -> float:

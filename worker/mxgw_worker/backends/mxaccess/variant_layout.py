@@ -113,10 +113,14 @@ def statuses(address: int) -> tuple[Status, ...]:
     pointer = POINTER.unpack_from(raw, VALUE_OFFSET)[0]
     if vt & BYREF and pointer:
         pointer = POINTER.unpack(string_at(pointer, POINTER.size))[0]
-    if vt & ~BYREF != ARRAY | VarType.RECORD or not pointer:
+    if vt & ~BYREF != ARRAY | VarType.RECORD:
         raise Unreadable(f"statuses of VARTYPE {vt:#x}")
+    if not pointer:
+        return ()
     head, sizes = shape(pointer)
     count = math.prod(sizes)
+    if not count:
+        return ()
     if head.element_size != STATUS.size or count > MOST_ELEMENTS or not head.data:
         raise Unreadable(f"{count} statuses of {head.element_size} bytes each")
     return tuple(STATUS.iter_unpack(string_at(head.data, count * STATUS.size)))

@@ -11,14 +11,23 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_DEGRADED, SOURCE_HEALTH_GOOD, SOURC
 from mxgw.v1.values_pb2 import QUALITY_BAD, MxStatus, MxValue
 from mxgw_worker.backends.mxaccess.apartment import Apartment, Busy
 from mxgw_worker.backends.mxaccess.health import Health
+from mxgw_worker.encoded_events import INITIALISING_DETAILS, WAITING_FOR_INITIAL_DATA
 
 # The category of a status that is not final. Source: docs/reference/mxaccess.md#statuses.
 _PENDING = 1
+# The code of a quality, without its limits. Source: docs/reference/mxaccess.md#qualities.
+_CODE = 0xFC
 
 
-def is_pending(statuses: tuple[MxStatus, ...]) -> bool:
-    """Return whether a data change says only that the first value is still to come."""
-    return any(one.raw_category == _PENDING for one in statuses)
+def is_initialising(quality: int, statuses: tuple[MxStatus, ...]) -> bool:
+    """Return whether a data change says only that the first value is still to come.
+
+    Source: docs/reference/mxaccess.md#first-values. The category of such an event is unconfirmed, so it decides only
+    where it says that the status is not final.
+    """
+    return quality & _CODE == WAITING_FOR_INITIAL_DATA or any(
+        one.raw_category == _PENDING or one.raw_detail in INITIALISING_DETAILS for one in statuses
+    )
 
 
 class CallWatch:
@@ -34,8 +43,13 @@ class CallWatch:
         *,
         slow_s: float,
         limit_s: float,
+        subject: str = "MXAccess",
+        observer: str = "calls",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`subject` names the object for people, `observer` what is watched among the reports of health."""
+        self._subject = subject
+        self._observer = observer
         self._apartment = apartment
         self._health = health
         self._failed = failed
@@ -52,21 +66,23 @@ class CallWatch:
         passed = 0.0 if busy is None else self._clock() - busy.since
         if busy is not None and passed > self._limit_s:
             self._failed(
-                f"MXAccess has not returned from {busy.what} for {self._limit_s:g} s (call_limit_s); a COM call cannot"
-                " be interrupted, so this worker ends. Open a new session; if it happens again, look at the platform on"
-                " this machine"
+                f"{self._subject} has not returned from {busy.what} for {self._limit_s:g} s (call_limit_s); a COM call"
+                " cannot be interrupted, so this worker ends. Open a new session; if it happens again, look at the"
+                " platform on this machine"
             )
             return
         if busy is not None and passed > self._slow_s:
             if self._slow is None:
                 self._health.report(
-                    "calls",
+                    self._observer,
                     SOURCE_HEALTH_DEGRADED,
-                    f"MXAccess has not returned from {busy.what} for {self._slow_s:g} s",
+                    f"{self._subject} has not returned from {busy.what} for {self._slow_s:g} s",
                 )
             self._slow = busy
         elif self._slow is not None:
-            self._health.report("calls", SOURCE_HEALTH_GOOD, f"MXAccess has returned from {self._slow.what}")
+            self._health.report(
+                self._observer, SOURCE_HEALTH_GOOD, f"{self._subject} has returned from {self._slow.what}"
+            )
             self._slow = None
         self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look)
 
@@ -89,7 +105,7 @@ class Probe:
 
     def changed(self, _item_handle: int, _value: MxValue, quality: int, statuses: tuple[MxStatus, ...]) -> None:
         """Take note of a change of the item. One that says that the first value is still to come tells nothing yet."""
-        if is_pending(statuses):
+        if is_initialising(quality, statuses):
             return
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._silent, self._timeout_s)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +21,10 @@ from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
 from .batches import Refused, in_batches
+from .condition_events import alarm_of, fields_of, select_clauses
 from .link import Link
 from .options import OpcUaOptions
-from .publisher import Subscription
+from .publisher import Subscription, parameters_of, unused
 from .references import durable, locate
 from .server_connection import ServerConnection
 from .subscriptions import Subscriptions
@@ -34,37 +34,11 @@ from .types import plain, read
 log = logging.getLogger(__name__)
 
 _O = ua.ObjectIds
-# The fields that are requested of each event, in this order. Each entry has the event type that defines the field, and
-# the browse path of the field. The condition id is requested as the last field.
-_FIELDS = (
-    (_O.BaseEventType, "EventId"),
-    (_O.BaseEventType, "EventType"),
-    (_O.BaseEventType, "SourceNode"),
-    (_O.BaseEventType, "SourceName"),
-    (_O.BaseEventType, "Time"),
-    (_O.BaseEventType, "Message"),
-    (_O.BaseEventType, "Severity"),
-    (_O.ConditionType, "ConditionName"),
-    (_O.ConditionType, "BranchId"),
-    (_O.ConditionType, "Retain"),
-    (_O.ConditionType, "EnabledState/Id"),
-    (_O.ConditionType, "Comment"),
-    (_O.ConditionType, "ClientUserId"),
-    (_O.AcknowledgeableConditionType, "AckedState/Id"),
-    (_O.AlarmConditionType, "ActiveState/Id"),
-    (_O.AlarmConditionType, "ActiveState/TransitionTime"),
-)
 _REFRESH_START, _REFRESH_END = ua.NodeId(_O.RefreshStartEventType), ua.NodeId(_O.RefreshEndEventType)
 _MISSED = frozenset({ua.NodeId(_O.RefreshRequiredEventType), ua.NodeId(_O.EventQueueOverflowEventType)})
 _RETRY_S = 5.0
 # How long a server is given to delete the subscription of a `follow` that failed.
 _DELETE_S = 2.0
-_STATES = {
-    (True, False): pb.ALARM_STATE_UNACK_ALM,
-    (True, True): pb.ALARM_STATE_ACK_ALM,
-    (False, False): pb.ALARM_STATE_UNACK_RTN,
-    (False, True): pb.ALARM_STATE_ACK_RTN,
-}
 # The native detail for "the alarm is acknowledged already". Source: docs/reference/mxaccess.md#status-details.
 _ACKED_ALREADY = 1015
 
@@ -231,26 +205,14 @@ class Conditions:
         link = self._connection.link
         if link is not self._link:
             self._link, self._events = link, {}
-        session, options = link.session, self._options
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = options.publishing_interval_ms
-        keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
-        parameters.RequestedMaxKeepAliveCount = keep_alive_count
-        parameters.RequestedLifetimeCount = max(
-            3 * keep_alive_count, round(options.subscription_lifetime_s * 1000 / options.publishing_interval_ms)
-        )
-        parameters.PublishingEnabled = True
-        result = await session.create_subscription(parameters, _unused)
+        result = await link.session.create_subscription(parameters_of(self._options), unused)
         subscription = self._subscription = Subscription(0)
-        subscription.id = result.SubscriptionId
-        subscription.last_heard = time.perf_counter()
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        subscription.silence_limit_s = 2.5 * keep_alive_s
+        subscription.begin(result)
         subscription.on_events = self._happened
         subscription.on_lost = self._missed
-        self._publisher.add(subscription.id, subscription)
-        await self._monitor(subscription.id)
-        await self._refresh(subscription.id)
+        self._publisher.add(result.SubscriptionId, subscription)
+        await self._monitor(result.SubscriptionId)
+        await self._refresh(result.SubscriptionId)
 
     async def _monitor(self, subscription_id: int) -> None:
         request = ua.MonitoredItemCreateRequest()
@@ -259,7 +221,7 @@ class Conditions:
         request.RequestedParameters = ua.MonitoringParameters(
             ClientHandle=1, SamplingInterval=0.0, QueueSize=self._options.queue_size, DiscardOldest=True
         )
-        request.RequestedParameters.Filter = ua.EventFilter(SelectClauses=_select_clauses())
+        request.RequestedParameters.Filter = ua.EventFilter(SelectClauses=select_clauses())
         parameters = ua.CreateMonitoredItemsParameters()
         parameters.SubscriptionId = subscription_id
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
@@ -279,8 +241,7 @@ class Conditions:
 
     def _happened(self, events: Sequence[Any]) -> None:
         for event in events:
-            names = [path for _, path in _FIELDS]
-            fields = dict(zip([*names, "ConditionId"], [field.Value for field in event.EventFields], strict=False))
+            fields = fields_of(event)
             match fields.get("EventType"):
                 case kind if kind == _REFRESH_START:
                     self._refreshing = {}
@@ -300,7 +261,7 @@ class Conditions:
         # The id outlives the connection: a client can acknowledge with it after the server has numbered its namespaces
         # anew.
         alarm_id = shown(durable(condition, self._link.namespaces if self._link else []))
-        alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
+        alarm = alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
         self._events[alarm_id] = condition, fields.get("EventId") or b""
         self._doubtful.pop(alarm_id, None)
@@ -364,77 +325,6 @@ class Conditions:
             self._listener.changed(alarm)
 
 
-def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) -> pb.Alarm:
-    active, acked = bool(fields["ActiveState/Id"]), fields.get("AckedState/Id") is not False
-    # `Retain` false means that nobody needs to look at the condition. Some servers clear it when an alarm is
-    # acknowledged although it is still active; then the alarm stays. A disabled condition is no alarm, whatever it was
-    # before.
-    is_over = fields.get("EnabledState/Id") is False or (fields.get("Retain") is False and not active)
-    state = pb.ALARM_STATE_ACK_RTN if is_over else _STATES[active, acked]
-    severity = fields.get("Severity") or 0
-    source, name = _text(fields.get("SourceName")), _text(fields.get("ConditionName"))
-    kind = fields.get("EventType")
-    alarm = pb.Alarm(
-        reference=f"{source}.{name}" if source and name else source or name or alarm_id,
-        alarm_id=alarm_id,
-        state=state,
-        native_state=("Active" if active else "Inactive") + (", Acked" if acked else ", Unacked"),
-        # The most severe alarm has severity 1000 in OPC UA, and priority 1 in MXAccess.
-        priority=min(max(1000 - severity, 1), 999),
-        raw_priority=severity,
-        alarm_type=_type_name(kind),
-        description=_text(fields.get("Message")),
-        operator=_text(fields.get("ClientUserId")) if acked else "",
-        comment=_text(fields.get("Comment")) if acked else "",
-    )
-    now = _moment(fields.get("Time"))
-    changed = _moment(fields.get("ActiveState/TransitionTime")) or now
-    if active and changed is not None:
-        alarm.raise_time.CopyFrom(timestamp_from_datetime(changed))
-    elif before is not None and before.HasField("raise_time"):
-        alarm.raise_time.CopyFrom(before.raise_time)
-    if not active and changed is not None:
-        alarm.clear_time.CopyFrom(timestamp_from_datetime(changed))
-    if acked and before is not None and before.HasField("ack_time"):
-        alarm.ack_time.CopyFrom(before.ack_time)
-    elif acked and before is not None and now is not None:
-        alarm.ack_time.CopyFrom(timestamp_from_datetime(now))
-    return alarm
-
-
-def _select_clauses() -> list[ua.SimpleAttributeOperand]:
-    clauses = []
-    for kind, path in _FIELDS:
-        clause = ua.SimpleAttributeOperand()
-        clause.TypeDefinitionId = ua.NodeId(kind)
-        clause.BrowsePath = [ua.QualifiedName(name, 0) for name in path.split("/")]
-        clause.AttributeId = ua.AttributeIds.Value
-        clauses.append(clause)
-    condition_id = ua.SimpleAttributeOperand()
-    condition_id.TypeDefinitionId = ua.NodeId(_O.ConditionType)
-    condition_id.AttributeId = ua.AttributeIds.NodeId
-    return [*clauses, condition_id]
-
-
-def _type_name(kind: object) -> str:
-    if not isinstance(kind, ua.NodeId):
-        return ""
-    number = kind.Identifier if kind.NamespaceIndex == 0 else None
-    return str(ua.ObjectIdNames.get(number, "")) or shown(kind.to_string())
-
-
-def _text(value: object) -> str:
-    if isinstance(value, ua.LocalizedText):
-        return shown(value.Text)
-    return shown(value) if isinstance(value, str) else ""
-
-
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, datetime):
-        return None
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-
-
 def _ack_of(status: ua.StatusCode) -> AlarmAck:
     if status.is_good():
         return AlarmAck()
@@ -450,7 +340,3 @@ def _acked_already() -> AlarmAck:
 
 def _told(error: Exception) -> str:
     return str(ua.StatusCode(error.code).name) if isinstance(error, ua.UaStatusCodeError) else type(error).__name__
-
-
-def _unused(_result: Any) -> None:
-    """Do nothing: the library requires a callback, but `Publisher` receives the messages."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from mxgw_worker.backends.base import BackendUnavailable
 
-from .certificates import ERRORS
+from .trust import ERRORS
 
 POLICIES = ("None", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
 MODES = ("None", "Sign", "SignAndEncrypt")

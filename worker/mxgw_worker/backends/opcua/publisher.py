@@ -16,6 +16,7 @@ from asyncua import ua
 
 from .emitter import Emitter
 from .items import Item
+from .options import OpcUaOptions
 from .server_connection import ServerConnection
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,31 @@ class Subscription:
         # called with the events, and `on_lost` when events are missing.
         self.on_events: Callable[[Sequence[Any]], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
+
+    def begin(self, created: Any) -> None:
+        """Take over what the server says about the subscription that it has just created."""
+        self.id = created.SubscriptionId
+        self.last_sequence = 0
+        self.last_heard = time.perf_counter()
+        self.suspected = False
+        self.silence_limit_s = 2.5 * created.RevisedPublishingInterval * max(1, created.RevisedMaxKeepAliveCount) / 1000
+
+
+def parameters_of(options: OpcUaOptions) -> ua.CreateSubscriptionParameters:
+    """Return what a subscription is asked for when it is created."""
+    parameters = ua.CreateSubscriptionParameters()
+    parameters.RequestedPublishingInterval = options.publishing_interval_ms
+    keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
+    lifetime_count = round(options.subscription_lifetime_s * 1000 / options.publishing_interval_ms)
+    parameters.RequestedMaxKeepAliveCount = keep_alive_count
+    parameters.RequestedLifetimeCount = max(3 * keep_alive_count, lifetime_count)
+    parameters.MaxNotificationsPerPublish = 0
+    parameters.PublishingEnabled = True
+    return parameters
+
+
+async def unused(_message: Any) -> None:
+    """Do nothing: the library requires a callback, but `Publisher` receives the messages."""
 
 
 _SEQUENCES = 2**32 - 1  # The largest sequence number. The next number after it is 1.
@@ -131,7 +157,7 @@ class Publisher:
                     if self._publishers > 1:
                         return
                     await asyncio.sleep(_REFUSED_PAUSE_S)
-                except ua.uaerrors.UaStructParsingError:
+                except (ua.uaerrors.UaStructParsingError, ua.uaerrors.BadResponseTooLarge):
                     # The number of this message is unknown. The next message shows that a number is missing, and the
                     # message with this number is then requested again.
                     log.warning("a notification of the server could not be read")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mxgw_worker.backends.base import BackendUnavailable
 
-from . import certificates
+from . import certificates, trust
 from .options import OpcUaOptions
 from .session import Session
 
@@ -105,21 +105,21 @@ async def _server_certificate(client: Client, options: OpcUaOptions, policy_uri:
     if options.server_certificate:
         # This certificate was given for this one server, so its names are not compared.
         pinned = certificates.load(Path(options.server_certificate))
-        certificates.check_quality(pinned, tolerated)
+        trust.check_quality(pinned, tolerated)
         return pinned
     endpoint = await _endpoint(options, policy_uri)
     chain = certificates.chain_of(endpoint.ServerCertificate or b"")
     if options.trust_any_server_certificate:
         return chain[0]
-    trusted = certificates.TrustList.read(Path(options.trusted_certificates))
-    certificates.check_trusted(chain, trusted, tolerated)
-    certificates.check_quality(chain[0], tolerated)
+    trusted = trust.TrustList.read(Path(options.trusted_certificates))
+    trust.check_trusted(chain, trusted, tolerated)
+    trust.check_quality(chain[0], tolerated)
     host = client.server_url.hostname or ""
-    certificates.check_names(chain[0], host, _uri_of(endpoint.Server), tolerated)
+    trust.check_names(chain[0], host, _uri_of(endpoint.Server), tolerated)
 
     async def same_application(certificate: x509.Certificate, server: Any) -> None:
         # The list of endpoints came without any protection; what the server says in the session counts.
-        certificates.check_application_uri(certificate, _uri_of(server), tolerated)
+        trust.check_application_uri(certificate, _uri_of(server), tolerated)
 
     client.certificate_validator = same_application
     return chain[0]

@@ -2,8 +2,9 @@
 messages.
 
 The library sends whatever it can encode. A server closes the connection when a message is larger than it allows, and
-the same message would then be sent again on the next connection, for ever. And the library raises an error of any
-class, for example `struct.error`, when it cannot encode a request or decode an answer.
+the same message would then be sent again on the next connection, for ever. The library raises an error of any class,
+for example `struct.error`, when it cannot encode a request or decode an answer. And it waits on for an answer that the
+server has broken off.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from asyncua import ua
 from asyncua.client.ua_client import UaClient
 from asyncua.client.ua_session import UaSession
 from asyncua.common.connection import MessageChunk
-from asyncua.ua.ua_binary import struct_to_binary
+from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 
 # The largest answer of a server that is kept in memory, and the number of its parts.
 MAX_ANSWER_BYTES = 256 * 2**20
@@ -25,7 +26,8 @@ _MAX_ANSWER_PARTS = 2**16
 # The smallest chunk that a server must be able to receive. Source: OPC 10000-6, 7.1.2.3.
 _SMALLEST_CHUNK_BYTES = 8192
 
-_TOO_LARGE = frozenset({ua.StatusCodes.BadTcpMessageTooLarge, ua.StatusCodes.BadRequestTooLarge})
+_codes = ua.StatusCodes
+_TOO_LARGE = frozenset({_codes.BadTcpMessageTooLarge, _codes.BadRequestTooLarge})
 
 _T = TypeVar("_T")
 
@@ -40,6 +42,26 @@ class NotSent(ua.UaError):  # type: ignore[misc]  # the library counts as untype
 
 class UnreadableAnswer(ua.UaError):  # type: ignore[misc]  # the library counts as untyped
     """The server answered, but its answer cannot be decoded."""
+
+
+def _telling_of_aborts(receive: Callable[[Any], Any], waiting: dict[int, Any]) -> Callable[[Any], Any]:
+    """Return the library's method that takes a chunk; it lets a request fail whose answer the server broke off. The
+    library only forgets such an answer, so that its request would end by its timeout, and a publish request never.
+
+    `waiting` has the future of each request by its id. Source: OPC 10000-6, 6.7.3 (abort chunks).
+    """
+
+    def take(chunk: Any) -> Any:
+        message = receive(chunk)
+        if chunk.MessageHeader.ChunkType == ua.ChunkType.Abort:
+            code = struct_from_binary(ua.ErrorMessage, ua.utils.Buffer(chunk.Body)).Error.value
+            request = waiting.pop(chunk.SequenceHeader.RequestId, None)
+            if request is not None and not request.done():
+                # The answer is meant by these codes, and not the request.
+                request.set_exception(ua.UaStatusCodeError(_codes.BadResponseTooLarge if code in _TOO_LARGE else code))
+        return message
+
+    return take
 
 
 def _readable(method: Callable[..., Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
@@ -93,11 +115,13 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
         self._chunk_bytes = min(acknowledge.ReceiveBufferSize, acknowledge.SendBufferSize)
         # The library applies the limits of requests to answers, and sends chunks as large as those that the server
         # sends. Its limits can only be corrected in its connection, which has no public name.
-        limits = self._client.protocol._connection._limits
+        connection = self._client.protocol._connection
+        limits = connection._limits
         limits.max_send_buffer = self._chunk_bytes
         limits.max_recv_buffer = max(acknowledge.ReceiveBufferSize, acknowledge.SendBufferSize)
         limits.max_message_size = MAX_ANSWER_BYTES
         limits.max_chunk_count = _MAX_ANSWER_PARTS
+        connection._receive = _telling_of_aborts(connection._receive, self._client.protocol._callbackmap)
 
     async def _send_request(
         self, request: Any, timeout: float | None = None, message_type: Any = ua.MessageType.SecureMessage
@@ -134,7 +158,7 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
         try:
             size = len(struct_to_binary(request))
         except Exception as error:  # The encoder raises errors of many classes.
-            raise NotSent(ua.StatusCodes.BadEncodingError, type(error).__name__) from error
+            raise NotSent(_codes.BadEncodingError, type(error).__name__) from error
         room = MessageChunk.max_body_size(self._client.security_policy.symmetric_cryptography, self._chunk_bytes)
         if (
             room <= 0
@@ -142,7 +166,7 @@ class Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
             or (self._max_chunks and math.ceil(size / room) > self._max_chunks)
             or (self._refused_bytes and size >= self._refused_bytes)
         ):
-            raise NotSent(ua.StatusCodes.BadRequestTooLarge, f"{size} bytes are too many for the server")
+            raise NotSent(_codes.BadRequestTooLarge, f"{size} bytes are too many for the server")
         return size
 
     browse = _readable(UaSession.browse)

@@ -9,35 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from asyncua import ua
 
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 
-from . import status
-from .batches import Refused, in_batches
 from .emitter import Emitter
-from .item_options import data_change_filter, sampling_interval_ms
 from .items import Item
-from .limits import operations_done
-from .link import Link, check_session
+from .link import check_session
+from .monitored_items import MonitoredItems
 from .options import OpcUaOptions
-from .publisher import Publisher, Subscription
-from .references import locate
+from .publisher import Publisher, Subscription, parameters_of, unused
 from .server_connection import ServerConnection
-from .session import UnreadableAnswer
 
 log = logging.getLogger(__name__)
 
 _COLLECT_S = 0.005
 _RETRY_S = 1.0
-_MAX_CLIENT_HANDLE = 2**32 - 1
-_TRIGGERS = {
-    "status": ua.DataChangeTrigger.Status,
-    "status_value_timestamp": ua.DataChangeTrigger.StatusValueTimestamp,
-}
 
 
 class Subscriptions:
@@ -53,9 +41,9 @@ class Subscriptions:
         self._options = options
         self._by_handle: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # Ids of subscriptions that must be deleted at the server.
-        self._client_handles = 0
         # Every change that must be sent to the server sets this, and `maintain` clears it.
         self._wake = asyncio.Event()
+        self._monitored = MonitoredItems(connection, emitter, options, self.rebuild, self._wake.set)
         self.publisher = Publisher(connection, emitter, self.rebuild, self.discard)
 
     # Methods that the backend calls.
@@ -224,224 +212,38 @@ class Subscriptions:
             except ua.UaStatusCodeError as error:
                 check_session(error)
                 log.debug("deleting old subscriptions: %s", ua.StatusCode(error.code).name)
-            except (OSError, TimeoutError):
+            except BaseException:  # This task can also be cancelled, when the connection is lost.
                 self._orphans += orphans
                 raise
 
     async def _settle(self, subscription: Subscription) -> None:
-        doomed, subscription.doomed = subscription.doomed, []
-        if subscription.id is not None:
-            try:
-                await self._delete_items(subscription.id, doomed)
-            except (OSError, TimeoutError):
-                subscription.doomed += doomed
-                raise
+        if subscription.id is None:
+            subscription.doomed.clear()  # They went with the subscription to which they belonged.
+        else:
+            await self._monitored.delete(subscription)
         if subscription.pending and subscription.id is None:
             await self._create(subscription)
         if subscription.id is not None:
-            await self._add_pending(subscription)
+            await self._monitored.add(subscription)
         if subscription.modes:
-            await self._change_modes(subscription)
-
-    async def _delete_items(self, subscription_id: int, monitored_ids: Sequence[int]) -> None:
-        link = self._connection.link
-
-        async def send(some: Sequence[int]) -> Sequence[Any]:
-            parameters = ua.DeleteMonitoredItemsParameters()
-            parameters.SubscriptionId = subscription_id
-            parameters.MonitoredItemIds = list(some)
-            answers: Sequence[Any] = await link.session.delete_monitored_items(parameters)
-            return answers
-
-        for answer in await in_batches(link, "monitor", monitored_ids, send):
-            if isinstance(answer, Refused):
-                log.debug("deleting monitored items: %s", ua.StatusCode(answer.code).name)
+            await self._monitored.change_modes(subscription)
 
     async def _create(self, subscription: Subscription) -> None:
-        options = self._options
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = options.publishing_interval_ms
-        keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
-        lifetime_count = round(options.subscription_lifetime_s * 1000 / options.publishing_interval_ms)
-        parameters.RequestedMaxKeepAliveCount = keep_alive_count
-        parameters.RequestedLifetimeCount = max(3 * keep_alive_count, lifetime_count)
-        parameters.MaxNotificationsPerPublish = 0
-        parameters.PublishingEnabled = True
         try:
-            result = await self._connection.session.create_subscription(parameters, _unused)
+            result = await self._connection.session.create_subscription(parameters_of(self._options), unused)
         except ua.UaStatusCodeError as error:
             check_session(error)
             for item in list(subscription.pending):
-                self._refuse(subscription, item, error.code)
+                self._monitored.refuse(subscription, item, error.code)
             return
         if subscription.closing:
             self._orphans.append(result.SubscriptionId)
             self._wake.set()
             return
-        subscription.id = result.SubscriptionId
-        subscription.last_sequence = 0
-        subscription.last_heard = time.perf_counter()
-        subscription.suspected = False
-        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
-        subscription.silence_limit_s = 2.5 * keep_alive_s
+        subscription.begin(result)
         if subscription.gap_due:
             why, subscription.gap_due = subscription.gap_due, ""
             self._emitter.gap(
                 GAP_REASON_SOURCE_RECONNECTED, f"subscribed anew: {why}; values in between may be missing"
             )
         self.publisher.add(result.SubscriptionId, subscription)
-
-    async def _add_pending(self, subscription: Subscription) -> None:
-        while subscription.pending and subscription.id is not None:
-            link = self._connection.link
-            batch = list(subscription.pending)[: link.limits.monitor]
-            usable = await self._resolve(link, subscription, batch)
-            if usable:
-                await self._monitor(link, subscription, usable)
-
-    async def _resolve(self, link: Link, subscription: Subscription, batch: Sequence[Item]) -> list[Item]:
-        """Resolve the references of items, and return the items that have a node id. The other items are refused."""
-        unknown = [item for item in batch if item.node_on(link) is None]
-        found_all: Sequence[ua.NodeId | int]
-        try:
-            found_all = await locate(link, [(item.definition, item.context) for item in unknown])
-        except ua.UaStatusCodeError as error:
-            check_session(error)
-            found_all = [error.code] * len(unknown)
-        for item, found in zip(unknown, found_all, strict=True):
-            if isinstance(found, int):
-                self._refuse(subscription, item, found)
-            else:
-                item.found(found, link)
-        # Items can be un-advised, and nodes forgotten, while the server answers.
-        return [item for item in batch if item in subscription.pending and item.node_on(link) is not None]
-
-    async def _monitor(self, link: Link, subscription: Subscription, items: Sequence[Item]) -> None:
-        on = subscription.id
-
-        async def send(some: Sequence[Item]) -> list[None]:
-            # After a rebuild in the meantime, the items wait for the new subscription.
-            if subscription.id == on:
-                usable = [item for item in some if item in subscription.pending and item.node_on(link) is not None]
-                await self._create_items(link, subscription, usable)
-            return [None] * len(some)
-
-        results = await in_batches(link, "monitor", items, send)
-        for item, result in zip(items, results, strict=True):
-            if not isinstance(result, Refused):
-                continue
-            if result.code in (ua.StatusCodes.BadSubscriptionIdInvalid, ua.StatusCodes.BadNoSubscription):
-                if subscription.id == on:
-                    self.rebuild(subscription, "the server no longer had the subscription")
-            elif item in subscription.pending:
-                self._refuse(subscription, item, result.code)
-
-    async def _create_items(self, link: Link, subscription: Subscription, items: Sequence[Item]) -> None:
-        """Create the monitored items of `items` with one request.
-
-        Raises:
-            ConnectionError, TimeoutError, ua.UaError: the request failed. The items are pending again.
-        """
-        requests = []
-        for item in items:
-            self._client_handles = self._client_handles % _MAX_CLIENT_HANDLE + 1
-            item.client_handle = self._client_handles
-            # The item is registered before the answer comes, because the first notification can come even earlier.
-            subscription.items[item.client_handle] = item
-            subscription.pending.pop(item, None)
-            requests.append(self._request(item))
-        parameters = ua.CreateMonitoredItemsParameters()
-        parameters.SubscriptionId = on = subscription.id
-        parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        parameters.ItemsToCreate = requests
-        handles = [item.client_handle for item in items]
-        results: Sequence[Any] = ()
-        try:
-            results = await link.session.create_monitored_items(parameters) if requests else ()
-            if len(results) != len(requests):
-                results = ()
-                raise UnreadableAnswer("the server did not answer for each monitored item")
-        except TimeoutError:
-            # The server needs too long for so many. If it creates them later, nobody listens to their values.
-            link.limits.lower("monitor", len(items))
-            raise
-        finally:
-            # When there are no results, the items are put back, so that a later request creates their monitored items.
-            # This is also done when the request was cancelled. In that case the server has perhaps created monitored
-            # items, but they are not used.
-            if not results:
-                for item, handle in zip(items, handles, strict=True):
-                    if subscription.items.pop(handle, None) is item:
-                        subscription.pending[item] = None
-        # After a rebuild in the meantime, the handles belong to the old subscription and are not used.
-        if subscription.id != on:
-            return
-        done = operations_done(results)
-        if done < len(results):
-            # The server has created as many as it allows in one request. The others are pending again.
-            link.limits.lower("monitor", 2 * done or len(results))
-            for item, handle in zip(items[done:], handles[done:], strict=True):
-                if subscription.items.pop(handle, None) is item:
-                    subscription.pending[item] = None
-        for item, handle, result in zip(items[:done], handles, results, strict=False):
-            self._created(subscription, item, handle, result)
-
-    def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
-        good = result.StatusCode.is_good()
-        # When the item was un-advised or its subscription rebuilt meanwhile, the new monitored item is deleted.
-        if subscription.items.get(handle) is not item:
-            if good:
-                subscription.doomed.append(result.MonitoredItemId)
-                self._wake.set()
-        elif good:
-            item.monitored_id = result.MonitoredItemId
-        else:
-            del subscription.items[handle]
-            self._refuse(subscription, item, result.StatusCode.value)
-
-    def _request(self, item: Item) -> ua.MonitoredItemCreateRequest:
-        request = ua.MonitoredItemCreateRequest()
-        request.ItemToMonitor = ua.ReadValueId(NodeId=item.node_id, AttributeId=ua.AttributeIds.Value)
-        request.MonitoringMode = ua.MonitoringMode.Disabled if item.suspended else ua.MonitoringMode.Reporting
-        parameters = request.RequestedParameters
-        parameters.ClientHandle = item.client_handle
-        parameters.SamplingInterval = sampling_interval_ms(item.options, self._options.sampling_interval_ms)
-        parameters.QueueSize = self._options.queue_size
-        parameters.DiscardOldest = True
-        parameters.Filter = data_change_filter(item.options, _TRIGGERS.get(self._options.trigger))
-        return request
-
-    def _refuse(self, subscription: Subscription, item: Item, code: int) -> None:
-        if item not in subscription.pending and not item.advised:
-            return
-        subscription.pending.pop(item, None)
-        subscription.failed[item] = None
-        item.forget_node()  # The reference is resolved again later, because the node may exist then.
-        self._emitter.fail(item, code)
-
-    async def _change_modes(self, subscription: Subscription) -> None:
-        changed, subscription.modes = list(subscription.modes), {}
-        for suspended, mode in ((True, ua.MonitoringMode.Disabled), (False, ua.MonitoringMode.Reporting)):
-            items = [item for item in changed if item.suspended is suspended]
-            there = [item for item in items if item.monitored_id is not None]
-            codes = dict(zip(there, await self._set_mode(subscription, there, mode), strict=True))
-            for item in items:
-                code = codes.get(item, ua.StatusCodes.BadMonitoredItemIdInvalid)
-                self._emitter.operation_complete(item, status.result_statuses(code))
-
-    async def _set_mode(self, subscription: Subscription, items: Sequence[Item], mode: ua.MonitoringMode) -> list[int]:
-        link = self._connection.link
-
-        async def send(some: Sequence[Item]) -> Sequence[int]:
-            parameters = ua.SetMonitoringModeParameters()
-            parameters.SubscriptionId = subscription.id
-            parameters.MonitoringMode = mode
-            parameters.MonitoredItemIds = [item.monitored_id for item in some]
-            return [code.value for code in await link.session.set_monitoring_mode(parameters)]
-
-        answers = await in_batches(link, "monitor", items, send)
-        return [answer.code if isinstance(answer, Refused) else answer for answer in answers]
-
-
-async def _unused(_: Any) -> None:
-    """The callback that the library requires for its own publish loop, which does not run here."""

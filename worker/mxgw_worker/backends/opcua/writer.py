@@ -88,6 +88,7 @@ class Writer:
         # All requests go to one connection: node ids that were found on it can name other nodes on the next one.
         link = self._connection.link
         found_before = {item for item in jobs if item.node_on(link) is not None}
+        typed_before = {item for item in found_before if item.node_type is not None}
         nodes = await self._resolve(link, jobs, results)
         types = await self._learn_types(link, nodes, results)
         values: dict[Item, ua.WriteValue] = {}
@@ -117,21 +118,24 @@ class Writer:
 
         writable = list(values)
         answers = await in_batches(link, "write", writable, send, repeatable=False)
-        moved: dict[Item, WriteJob] = {}
+        changed: dict[Item, WriteJob] = {}
         for item, answer in zip(writable, answers, strict=True):
             results[item] = _statuses(answer)
             if answer == ua.StatusCodes.BadTypeMismatch:
-                item.node_type = None  # The type was changed on the server: it is read again before the next write.
+                item.node_type = None
+                if item in typed_before:
+                    changed[item] = jobs[item]
             elif isinstance(answer, int) and status.node_is_gone(answer):
                 item.forget_node()
                 if item in found_before and is_path(item.definition):
-                    moved[item] = jobs[item]
-        if moved:
-            # The server has other nodes under these paths by now. It has refused these writes, so none happens twice.
+                    changed[item] = jobs[item]
+        if changed:
+            # The server has other nodes under these paths by now, or they have other types. It has refused these
+            # writes, so none happens twice.
             try:
-                results.update(await self._write(moved))
+                results.update(await self._write(changed))
             except (ua.UaError, OSError, TimeoutError) as error:
-                log.info("writes to nodes that have moved: %s", type(error).__name__)
+                log.info("writes to nodes that have changed: %s", type(error).__name__)
         return results
 
     async def _resolve(

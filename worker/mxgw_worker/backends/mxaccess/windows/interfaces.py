@@ -27,8 +27,12 @@ from comtypes.automation import VARIANT, IDispatch  # noqa: E402
 
 from mxgw_worker.backends.mxaccess import variant_layout  # noqa: E402
 
-# At its exit the main thread would end an apartment that only the importing thread has.
+# The import has counted this thread's apartment once more; whoever made it ends it.
+comtypes.CoUninitialize()
+# At its exit the main thread would end an apartment that it does not have, because it imported nothing.
 atexit.unregister(comtypes._shutdown)
+# An object that was never released, because a call of it hangs, must not be released by the main thread either.
+atexit.register(setattr, type(comtypes.IUnknown), "_com_shutting_down", True)
 # It logs every reference that is taken or released.
 logging.getLogger("comtypes").setLevel(logging.WARNING)
 

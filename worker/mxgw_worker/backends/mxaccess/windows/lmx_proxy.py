@@ -5,6 +5,7 @@ Import this in the thread of an apartment only, see `interfaces.py`.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ from comtypes.connectionpoints import IConnectionPointContainer  # noqa: E402
 from mxgw.v1.values_pb2 import MxValue  # noqa: E402
 from mxgw_worker.backends.base import E_FAIL, E_NOTIMPL, BackendUnavailable, MxError  # noqa: E402
 from mxgw_worker.backends.mxaccess import errors, read_variant  # noqa: E402
-from mxgw_worker.backends.mxaccess.com import ComEvents  # noqa: E402
+from mxgw_worker.backends.mxaccess.com import ComEvents, Statuses  # noqa: E402
 from mxgw_worker.backends.mxaccess.dates import Dates  # noqa: E402
 from mxgw_worker.backends.mxaccess.make_variant import VariantMaker  # noqa: E402
 from mxgw_worker.backends.mxaccess.read_variant import VariantReader  # noqa: E402
 from mxgw_worker.backends.mxaccess.variant_layout import Status, Unreadable, statuses  # noqa: E402
 from mxgw_worker.backends.mxaccess.windows.ole_memory import OleMemory, date_of_text  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 
 class LmxProxy:
@@ -44,36 +47,46 @@ class LmxProxy:
         self._events = events
         self._reader = VariantReader(dates, date_of_text)
         self._maker = VariantMaker(dates, OleMemory(), time.time_ns)
+        self._object: Any = None
+        self._points: list[tuple[Any, int, Any]] = []
         try:
             made = comtypes.CoCreateInstance(interfaces.CLASS, comtypes.IUnknown, comtypes.CLSCTX_INPROC_SERVER)
             self._object, self.version = _newest(made)
             del made
-            self._points = [
-                self._connect(interfaces.EVENTS, interfaces.Sink(self._receive)),
-                self._connect(interfaces.EVENTS_2, interfaces.Sink2(self._receive_2)),
-            ]
+            self._connect(interfaces.EVENTS, interfaces.Sink(self._receive))
+            self._connect(interfaces.EVENTS_2, interfaces.Sink2(self._receive_2))
         except (COMError, OSError) as error:
-            raise BackendUnavailable(errors.of_creation(_hresult(error), _text(error))) from None
+            self._said("CoCreateInstance", _hresult(error), _text(error))
+            failed = BackendUnavailable(errors.of_creation(_hresult(error), _text(error)))
+        else:
+            return
+        # Otherwise the object would hold the sinks, and they this, for ever.
+        self.release()
+        raise failed
 
-    def _connect(self, interface: GUID, sink: Any) -> tuple[Any, int, Any] | None:
+    def _said(self, method: str, hresult: int, text: str) -> None:
+        """Do nothing with what COM, or the object, says of an error. A class that wants it overrides this."""
+
+    def _connect(self, interface: GUID, sink: Any) -> None:
         container = self._object.QueryInterface(IConnectionPointContainer)
         try:
             point = container.FindConnectionPoint(byref(interface))
         except COMError:
-            if interface == interfaces.EVENTS_2:
-                return None  # an object without buffered items
-            raise
-        return point, point.Advise(sink), sink
+            if interface != interfaces.EVENTS_2:
+                raise
+            if self.version >= 5:
+                log.warning("MXAccess on this machine has buffered items, and no events for them: they never report")
+            return
+        self._points.append((point, point.Advise(sink), sink))
 
     def release(self) -> None:
         """See `Com.release`."""
-        for connected in self._points:
-            if connected is not None:
-                with suppress(COMError):  # the object has ended the connection itself
-                    connected[0].Unadvise(connected[1])
-        self._points = []
+        for point, cookie, _sink in self._points:
+            with suppress(COMError, OSError):  # the object has ended the connection itself
+                point.Unadvise(cookie)
         # The last references: COM objects may only be released in this thread.
-        del self._object
+        self._points = []
+        self._object = None
 
     # The methods.
 
@@ -152,9 +165,15 @@ class LmxProxy:
         try:
             return function(*arguments)
         except (COMError, OSError) as error:
-            failed = MxError(_hresult(error), errors.of_call(method, _hresult(error), _text(error)))
+            self._said(method, _hresult(error), _text(error))
+            failed = MxError(_hresult(error), errors.of_call(method, _hresult(error), *_texts(error)))
         # Outside of the handler: the frames of the COM error must not leave this thread.
-        raise failed
+        try:
+            raise failed
+        finally:
+            # The error holds this frame. If the frame held the error too, only the garbage collector would release the
+            # object of `function`: at any time, and in any thread.
+            del failed, function
 
     @contextmanager
     def _variant(self, value: MxValue) -> Iterator[VARIANT]:
@@ -176,13 +195,13 @@ class LmxProxy:
             match member, len(arguments):
                 case 1, 6:
                     value = self._reader.value(arguments[2])
-                    (quality,) = self._reader.numbers(arguments[3])
+                    quality = self._reader.number(arguments[3])
                     when, text = self._reader.time(arguments[4])
                     self._events.data_change(server, item, value, quality, when, text, statuses(arguments[5]))
                 case 2, 3:
-                    self._events.write_complete(server, item, statuses(arguments[2]))
+                    self._events.write_complete(server, item, _outcome(arguments[2]))
                 case 3, 3:
-                    self._events.operation_complete(server, item, statuses(arguments[2]))
+                    self._events.operation_complete(server, item, _outcome(arguments[2]))
                 case _:
                     self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
         except Exception as error:
@@ -194,7 +213,7 @@ class LmxProxy:
             if (member, len(arguments)) != (interfaces.ON_BUFFERED_DATA_CHANGE, 7):
                 self._events.unreadable(f"event {member}", f"it has {len(arguments)} arguments")
                 return
-            (data_type,) = self._reader.numbers(arguments[2])
+            data_type = self._reader.number(arguments[2])
             value = self._reader.value(arguments[3])
             qualities, times = self._reader.numbers(arguments[4]), self._reader.times(arguments[5])
             if not read_variant.length(value) == len(qualities) == len(times):
@@ -210,8 +229,7 @@ class LmxProxy:
     def _handles(self, arguments: list[int]) -> tuple[int, int]:
         if len(arguments) < 2:
             raise Unreadable(f"it has {len(arguments)} arguments")
-        (server,), (item,) = self._reader.numbers(arguments[0]), self._reader.numbers(arguments[1])
-        return server, item
+        return self._reader.number(arguments[0]), self._reader.number(arguments[1])
 
 
 _NAMES = {
@@ -246,6 +264,14 @@ def _status(status: Any) -> Status:
     return status.success, status.category, status.detected_by, status.detail
 
 
+def _outcome(address: int) -> Statuses:
+    """Return the statuses of a completion, of which there must be one: a list without a failure is a success."""
+    found = statuses(address)
+    if not found:
+        raise Unreadable("it has no status")
+    return found
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
 
@@ -255,9 +281,14 @@ def _hresult(error: Any) -> int:
     return number
 
 
-def _text(error: Any) -> str:
-    """Return what the object itself says of its error, otherwise what Windows says."""
+def _texts(error: Any) -> tuple[str, str]:
+    """Return what the object itself says of its error, and what Windows says of its number. Either can be ""."""
     if isinstance(error, COMError):
         described = (error.details or (None,))[0]
-        return str(described or error.text or "").strip()
-    return str(error.strerror or "")
+        return str(described or "").strip(), str(error.text or "").strip()
+    return "", str(error.strerror or "").strip()
+
+
+def _text(error: Any) -> str:
+    own, general = _texts(error)
+    return own or general

@@ -74,14 +74,13 @@ class WindowsPump:
         if result == _WAIT_FAILED:
             raise ctypes.WinError(ctypes.get_last_error())
 
-    def dispatch(self, most: int) -> bool:
-        """Deliver at most so many messages, and return whether there may be more."""
+    def dispatch(self) -> bool:
+        """Deliver one message, and return False when none was waiting."""
         message = byref(self._message)
-        for _ in range(most):
-            if not _user.PeekMessageW(message, None, 0, 0, _PM_REMOVE):
-                return False
-            _user.TranslateMessage(message)
-            _user.DispatchMessageW(message)
+        if not _user.PeekMessageW(message, None, 0, 0, _PM_REMOVE):
+            return False
+        _user.TranslateMessage(message)
+        _user.DispatchMessageW(message)
         return True
 
     def wake(self) -> None:
