@@ -9,7 +9,7 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-windows soak chaos check format proto docs bench bench-peers bench-smoke set-up clean
+.PHONY: help demo test test-windows soak chaos check format proto protos-archive docs bench bench-peers bench-smoke set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -46,6 +46,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
+	$(BIN)/python scripts/contract.py check
 	$(BIN)/python scripts/generate_docs.py --check
 	$(BIN)/python scripts/check_templates.py
 
@@ -57,6 +58,10 @@ format: ## Format the code and repair what lint can
 proto: ## Generate the code of protos/
 	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
+
+protos-archive: ## The .proto files as dist/mxgw-protos-VERSION.zip, for those who generate code from them
+	@$(SET_UP)
+	@$(BIN)/python scripts/contract.py archive
 
 docs: ## Generate docs/configuration.md and the reference pages from the code, and the pictures of docs/dashboard.md
 	@$(SET_UP) opcua dashboard dev
