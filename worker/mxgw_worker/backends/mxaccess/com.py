@@ -112,7 +112,9 @@ class Pump(Protocol):
         """Wait until `wake` is called, or there is something to dispatch."""
 
     def dispatch(self, most: int) -> bool:
-        """Deliver at most so many messages, each of which can be an event; return whether more are waiting."""
+        """Deliver at most so many messages, each of which can be one event or many, and none any more after a while;
+        return whether more are waiting.
+        """
 
     def wake(self) -> None:
         """End the present `wait`, or the next one."""

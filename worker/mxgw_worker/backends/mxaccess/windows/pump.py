@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from ctypes import POINTER, byref, wintypes
 
 assert sys.platform == "win32"
@@ -12,6 +13,8 @@ _COINIT_APARTMENTTHREADED = 0x2
 _QS_ALLINPUT, _MWMO_INPUTAVAILABLE, _INFINITE = 0x04FF, 0x0004, 0xFFFFFFFF
 _PM_NOREMOVE, _PM_REMOVE = 0, 1
 _WAIT_FAILED = 0xFFFFFFFF
+# After so many seconds with messages, the commands have their turn: one message can bring many events.
+_LONGEST_S = 0.02
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _user = ctypes.WinDLL("user32", use_last_error=True)
@@ -75,13 +78,16 @@ class WindowsPump:
             raise ctypes.WinError(ctypes.get_last_error())
 
     def dispatch(self, most: int) -> bool:
-        """Deliver at most so many messages, and return whether there may be more."""
+        """Deliver at most so many messages, for `_LONGEST_S` at most, and return whether there may be more."""
         message = byref(self._message)
+        ends_at = time.perf_counter() + _LONGEST_S
         for _ in range(most):
             if not _user.PeekMessageW(message, None, 0, 0, _PM_REMOVE):
                 return False
             _user.TranslateMessage(message)
             _user.DispatchMessageW(message)
+            if time.perf_counter() > ends_at:
+                break
         return True
 
     def wake(self) -> None:
