@@ -38,7 +38,6 @@ _FIGURES = {
     "write_p99_ms": ("the same, of 99 in 100", 2),
     "advised_s": ("seconds to add and advise {items:,} items", 2),
     "first_values_s": ("until each has its first value", 2),
-    "bytes_per_item": ("bytes of memory per item", 0),
 }
 
 
