@@ -18,6 +18,7 @@ from mxgw_worker.platform import (
     LocksUnsupported,
     current_user,
     endpoint_in,
+    is_link,
     make_directory,
     make_private,
     open_private,
@@ -214,7 +215,7 @@ def _short_name(session_id: str) -> str:
 
 def _require_own_link(path: Path) -> None:
     """Refuse a path that is a link of another user, because that user could change which directory is used."""
-    if path.is_symlink() and not trusts_owner_of(path, follow=False):
+    if is_link(path) and not trusts_owner_of(path, follow=False):
         raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 
 

@@ -2,7 +2,7 @@
 
 A worker process is a child of this gateway, or an earlier gateway started it. A child reads the start-up message from
 its standard input. A worker of an earlier gateway is found again by its pid, its start time and the id of the boot;
-after that an open process identifies it (`mxgw_worker.platform.OpenProcess`).
+after that an open process identifies it (`mxgw_worker.platform.watched.OpenProcess`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from mxgw_core.api.workers import WorkerIdentity
 from mxgw_core.printable import printable
 from mxgw_core.workers.interpreter import python_command
 from mxgw_worker.platform import (
-    OpenProcess,
     ReadySignal,
-    WatchedChild,
     boot_id,
     can_hold_processes,
     pid_scope,
     spawn,
     start_ticks,
 )
+from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 
 # The largest encoded start-up message. It must fit into the buffer of the pipe, so that writing never blocks. The
-# buffer has 64 KiB on Linux. Source: pipe(7).
+# buffer has 64 KiB on Linux (pipe(7)), and on Windows because `mxgw_worker.platform.spawn` makes it so.
 _STARTUP_BYTES = 60 * 1024
 
 

@@ -36,6 +36,10 @@ _EDITABLE = (
     "*(f'Z:/clone/{root}' for root in ('protos', 'worker', 'clients/python', 'cli', '.')), "
     "*sorted(glob.glob('Z:/clone/plugins/*')), 'Z:/shared/metadata']\n"
 )
+# What is started ends with this process even when it is killed: the lock must not be free while something goes on.
+_TIED = ("setpriv", "--pdeathsig", "KILL")
+# How many lines of the log are shown after a failure.
+_SHOWN_LINES = 5
 _UNUSED_S = 14 * 86_400
 _COMPILERS = {wine.Interpreter.BITS_32: "i686-w64-mingw32", wine.Interpreter.BITS_64: "x86_64-w64-mingw32"}
 
@@ -56,7 +60,7 @@ def main() -> int:
                 remove_unused(debian)
                 remove_unused(pythons)
         except (subprocess.CalledProcessError, OSError, LookupError) as error:
-            return refuse(f"it could not be made: {error}\n  What was done: {log_path()}")
+            return refuse(f"it could not be made: {error}\n{end_of_log()}  What was done: {log_path()}")
     say(f"Windows under Wine is {'ready' if made else 'there'}: {wine.cache()} ({time.monotonic() - began:.1f} s)")
     return 0
 
@@ -100,6 +104,8 @@ def only_one(lock: Path) -> Iterator[None]:
 
 def build_debian(part: Path) -> None:
     """Build the Debian root. Every process and mount of the build ends with it, however it ends."""
+    if subprocess.run([*wine.NAMESPACES, "true"], capture_output=True, check=False).returncode != 0:
+        raise PermissionError(wine.NEEDS_ROOT)  # root in a container that may not mount
     say("Making Windows under Wine (once, about 5 minutes):")
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if shutil.which("debootstrap", path=path) is None:
@@ -109,8 +115,7 @@ def build_debian(part: Path) -> None:
     build = ["sh", str(wine.SCRIPTS / "build_debian.sh"), str(part), *mirror()]
     with log_path().open("a") as log:
         process = subprocess.Popen(
-            # The build ends with this process even when it is killed: the lock must not be free while it goes on.
-            ["setpriv", "--pdeathsig", "KILL", *wine.NAMESPACES, "--mount-proc", *build],
+            [*_TIED, *wine.NAMESPACES, "--mount-proc", *build],
             env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -236,7 +241,7 @@ def inside(home: Path, *command: str) -> str:
     )
     namespaces = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh"]
     done = subprocess.run(
-        [*namespaces, str(home), str(wine.debian()), *command], capture_output=True, text=True, check=False
+        [*_TIED, *namespaces, str(home), str(wine.debian()), *command], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -265,13 +270,27 @@ def logged(command: list[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with log_path().open("a") as log:
         subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=True
+            [*_TIED, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=True,
         )
 
 
 def log_path() -> Path:
     """Return the file with the output of everything that was run."""
     return wine.cache() / "set-up.log"
+
+
+def end_of_log() -> str:
+    """Return the last lines of the log, for a message: they mostly say why something failed."""
+    try:
+        lines = log_path().read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+    except OSError:
+        return ""
+    return "".join(f"    {line}\n" for line in lines)
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -131,13 +131,50 @@ def test_a_build_that_fails_says_where_its_output_is(
     set_up: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(
-        set_up, "build_debian", lambda part: set_up.logged([sys.executable, "-c", "raise SystemExit(3)"])
-    )
+    failing = [sys.executable, "-c", "print('no way to the mirror'); raise SystemExit(3)"]
+    monkeypatch.setattr(set_up, "build_debian", lambda part: set_up.logged(failing))
 
     assert set_up.main() == 1
-    assert str(tmp_path / "set-up.log") in capsys.readouterr().err
+
+    said = capsys.readouterr().err
+
+    assert str(tmp_path / "set-up.log") in said
+    assert "no way to the mirror" in said
     assert not wine.debian().exists()
+
+
+def test_root_that_may_not_mount_is_told_what_to_do(
+    set_up: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(PermissionError, match="may mount"):
+        set_up.build_debian(tmp_path / "part")
+
+
+def test_what_a_killed_set_up_has_started_ends_with_it(set_up: ModuleType, tmp_path: Path) -> None:
+    for name in ("report", "input"):
+        os.mkfifo(tmp_path / name)
+    command = ["sh", "-c", f"exec 9>{tmp_path}/report; echo started >&9; exec cat <{tmp_path}/input"]
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('set_up', {set_up.__file__!r})\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        f"module.logged({command!r})"
+    )
+    never_ends = os.open(tmp_path / "input", os.O_RDWR)
+    killed = subprocess.Popen([sys.executable, "-c", code])
+    with (tmp_path / "report").open("rb") as report:
+        assert report.readline() == b"started\n"
+
+        killed.kill()
+        killed.wait()
+
+        # The file ends when the last process that writes to it has ended.
+        assert report.read() == b""
+
+    os.close(never_ends)
 
 
 def test_a_machine_without_windows_names_the_command_that_makes_it(tmp_path: Path) -> None:

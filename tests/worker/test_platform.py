@@ -15,8 +15,10 @@ import pytest
 
 from mxgw_worker import platform
 from mxgw_worker.platform.private_files import danger, read_private
+from mxgw_worker.platform.watched import OpenProcess, WatchedChild
 
 PATIENCE_S = 60
+CYCLES = 60
 CODE = "import sys; print('up', flush=True); sys.stdin.read(); sys.exit(7)"
 
 
@@ -126,6 +128,33 @@ def test_a_link_is_refused_where_it_is_not_to_be_followed(tmp_path: Path) -> Non
         platform.open_private(tmp_path / "link", os.O_RDONLY, follow=False)
 
 
+def _link(path: Path, target: Path) -> Path:
+    """Make a link that can be used, or skip the test."""
+    try:
+        path.symlink_to(target)
+        path.read_bytes()
+    except OSError:
+        pytest.skip("this user cannot make links that can be followed")
+    return path
+
+
+def test_a_link_is_known_and_what_it_leads_to_is_never_made_private(tmp_path: Path) -> None:
+    target = _public(tmp_path / "target")
+    link = _link(tmp_path / "link", target)
+
+    assert [platform.is_link(path) for path in (link, target, tmp_path, tmp_path / "none")] == [True, *[False] * 3]
+
+    before = platform.exposure(target)
+    with pytest.raises(OSError, match=r"."):
+        platform.make_private(link)
+
+    assert platform.exposure(target) == before
+
+
+def test_a_command_for_administrators_names_a_path_with_spaces_as_one_word() -> None:
+    assert platform.privacy_command(Path("a b")).count("'a b'" if sys.platform != "win32" else '"a b"') == 1
+
+
 def test_a_file_is_published_once(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).write_text(name)
@@ -179,6 +208,27 @@ def test_a_directory_is_locked_once_and_its_holder_is_known(tmp_path: Path) -> N
     again.close()
 
 
+def test_a_lock_that_is_a_link_is_refused_and_the_other_file_keeps_its_content(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").write_text("precious")
+    _link(tmp_path / "lock", tmp_path / "other")
+    with pytest.raises(OSError, match=r"."):
+        platform.DirectoryLock(tmp_path, tmp_path / "run")
+
+    assert (tmp_path / "other").read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", [b"", b"no number", b"9" * 32, "\u0663".encode()])
+def test_a_lock_without_a_process_id_has_an_unknown_holder(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run").mkdir()
+    lock = platform.DirectoryLock(tmp_path, tmp_path / "run")
+    (tmp_path / "lock").write_bytes(content)
+
+    assert platform.holder_of(tmp_path) == 0
+
+    lock.close()
+
+
 # processes
 
 
@@ -186,7 +236,7 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", *arguments]
 
 
-async def _code(process: platform.OpenProcess | platform.WatchedChild) -> int | None:
+async def _code(process: OpenProcess | WatchedChild) -> int | None:
     async with asyncio.timeout(PATIENCE_S):
         return await asyncio.shield(process.exited)
 
@@ -194,7 +244,7 @@ async def _code(process: platform.OpenProcess | platform.WatchedChild) -> int | 
 @pytest.mark.asyncio
 async def test_a_child_gets_its_input_and_its_exit_code_and_output_are_kept(tmp_path: Path) -> None:
     code = "import sys; print(sys.stdin.read(), flush=True); sys.exit(7)"
-    child = platform.WatchedChild(platform.spawn(_command(code), tmp_path / "log"))
+    child = WatchedChild(platform.spawn(_command(code), tmp_path / "log"))
 
     assert child.start_ticks == platform.start_ticks(child.pid) > 0
 
@@ -209,16 +259,53 @@ async def test_a_child_gets_its_input_and_its_exit_code_and_output_are_kept(tmp_
 
 
 @pytest.mark.asyncio
+async def test_a_start_up_message_is_written_before_the_child_reads(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time; read = pathlib.Path(sys.argv[1])\n"
+        "for _ in range(3000):\n"
+        "    if read.exists(): sys.exit(len(sys.stdin.buffer.read()) != 60 * 1024)\n"
+        "    time.sleep(0.01)\n"
+        "sys.exit(9)"
+    )
+    child = WatchedChild(platform.spawn(_command(code, str(tmp_path / "read")), tmp_path / "log"))
+    child.send(b"x" * 60 * 1024)
+    (tmp_path / "read").touch()
+
+    assert await _code(child) == 0, (tmp_path / "log").read_text()
+
+
+@pytest.mark.asyncio
+async def test_arguments_and_environment_arrive_as_they_were_given(tmp_path: Path) -> None:
+    arguments = ["", "a b", 'say "x"', "%PATH%", "a^b", "back\\", "back slash\\", '\\"', "&|<>", "*", "grüße ☃"]
+    code = "import os, sys; print(ascii([os.environ['WORDS'], *sys.argv[1:]]))"
+    child = await platform.start_child(
+        *_command(code, *arguments), env={**os.environ, "WORDS": "%X% ☃"}, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        printed, _ = await child.communicate()
+
+    assert printed.decode().strip() == ascii(["%X% ☃", *arguments])
+
+
+def test_a_quoted_command_is_the_same_command_for_the_shell() -> None:
+    arguments = ["a b", "a&b", "a|b", "(a)", "a<b>c", "a^b", "back\\", "a&b\\"]
+    code = "import sys; print(ascii(sys.argv[1:]))"
+    done = subprocess.run(platform.quoted(_command(code, *arguments)), shell=True, capture_output=True, text=True)
+
+    assert done.stdout.strip() == ascii(arguments), done.stderr
+
+
+@pytest.mark.asyncio
 async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(tmp_path: Path) -> None:
     popen = platform.spawn(_command(CODE), tmp_path / "log")
-    child = platform.WatchedChild(popen)
+    child = WatchedChild(popen)
     child.leave()
 
-    assert platform.OpenProcess.open(child.pid, child.start_ticks + 1) is None
-    assert platform.OpenProcess.open(2**62, child.start_ticks) is None
-    found = platform.OpenProcess.open(child.pid, child.start_ticks)
+    assert OpenProcess.open(child.pid, child.start_ticks + 1) is None
+    assert OpenProcess.open(2**62, child.start_ticks) is None
+    found = OpenProcess.open(child.pid, child.start_ticks)
     assert found is not None
-    left = platform.OpenProcess.open(child.pid, child.start_ticks)
+    left = OpenProcess.open(child.pid, child.start_ticks)
     assert left is not None
 
     assert platform.resident_bytes(child.pid) > 0
@@ -229,7 +316,7 @@ async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(t
     assert await _code(found) not in (0, None)
     assert not left.exited.done()
     assert not child.exited.done()
-    assert platform.OpenProcess.open(child.pid, child.start_ticks) is None
+    assert OpenProcess.open(child.pid, child.start_ticks) is None
 
     assert popen.stdin is not None
     popen.stdin.close()
@@ -238,9 +325,9 @@ async def test_a_process_is_found_by_pid_and_start_time_only_and_can_be_killed(t
 @pytest.mark.asyncio
 async def test_a_process_that_is_left_goes_on(tmp_path: Path) -> None:
     popen = platform.spawn(_command(CODE), tmp_path / "log")
-    child = platform.WatchedChild(popen)
+    child = WatchedChild(popen)
     child.leave()
-    found = platform.OpenProcess.open(child.pid, child.start_ticks)
+    found = OpenProcess.open(child.pid, child.start_ticks)
     assert found is not None
     assert popen.stdin is not None
     popen.stdin.close()
@@ -273,7 +360,7 @@ async def test_a_child_reports_that_it_is_ready(tmp_path: Path) -> None:
     )
     signal = platform.ReadySignal()
     command = _command(code, signal.argument, ";".join(sys.path))
-    child = platform.WatchedChild(platform.spawn(command, tmp_path / "log", ready=signal))
+    child = WatchedChild(platform.spawn(command, tmp_path / "log", ready=signal))
     async with asyncio.timeout(PATIENCE_S):
         await signal.ready
 
@@ -287,7 +374,7 @@ async def test_a_child_reports_that_it_is_ready(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_ready_signal_ends_with_its_child(tmp_path: Path) -> None:
     signal = platform.ReadySignal()
-    child = platform.WatchedChild(platform.spawn(_command("pass"), tmp_path / "log", ready=signal))
+    child = WatchedChild(platform.spawn(_command("pass"), tmp_path / "log", ready=signal))
     child.exited.add_done_callback(lambda _: signal.ended())
     child.send(b"")
     await _code(child)
@@ -528,3 +615,45 @@ def test_a_port_is_claimed_only_when_nobody_listens_on_it() -> None:
 
 def test_the_memory_of_this_machine_and_process_is_known() -> None:
     assert platform.memory_bytes() > platform.resident_bytes() > 1_000_000
+
+
+# resources
+
+
+def _open_handles() -> int:
+    """Return how many files and objects this process has open, or a number that grows with them."""
+    if sys.platform != "win32":
+        return len(list(Path("/proc/self/fd").iterdir()))
+    from mxgw_worker.platform.windows import winapi
+
+    event = winapi.create_event(winapi.SecurityAttributes())  # the lowest number that is free
+    winapi.close(event)
+    return event // 4
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.platform not in ("linux", "win32"), reason="open files cannot be counted here")
+async def test_nothing_stays_open_however_often_endpoints_locks_and_processes_are_used(short_path: Path) -> None:
+    (short_path / "run").mkdir()
+    lowest = _open_handles()
+    for cycle in range(CYCLES):
+        async with listening(short_path) as place:
+            client, server = await place.connect()
+        client.transport.abort()
+        server.transport.abort()
+        await _until_set(client.lost)
+        await _until_set(server.lost)
+        platform.DirectoryLock(short_path, short_path / "run").close()
+        held = platform.HeldProcess(os.getpid())
+        held.close()
+        if cycle % 20 == 0:
+            child = WatchedChild(platform.spawn(_command("pass"), short_path / "log"))
+            found = OpenProcess.open(child.pid, child.start_ticks)
+            child.send(b"")
+            await _code(child)
+            if found is not None:
+                await _code(found)
+    # Handles of processes are closed a moment after the wait for them has ended.
+    async with asyncio.timeout(PATIENCE_S):
+        while _open_handles() > lowest + 2:  # noqa: ASYNC110  nothing says when
+            await asyncio.sleep(0.01)

@@ -48,6 +48,13 @@ def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
     return checks
 
 
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # it runs from a directory of sources
+        return "(not installed)"
+
+
 def check_python_of_workers(python: Path) -> Check:
     """Check that the Python which `workers.python` names can run workers."""
     try:
@@ -55,13 +62,6 @@ def check_python_of_workers(python: Path) -> Check:
     except SettingsError as error:
         return failed(AREA, "workers' Python", str(error), "Correct it; then run doctor again.")
     return ok(AREA, "workers' Python", f"{facts.version} with {facts.bits} bits, {python}")
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # it runs from a directory of sources
-        return "(not installed)"
 
 
 def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:

@@ -64,14 +64,14 @@ class ThreadPump:
     def wait(self) -> None:
         with self._condition:
             if not self._is_woken:
-                left = self._timers[0][0] - time.monotonic() if self._timers else None
+                left = self._timers[0][0] - time.perf_counter() if self._timers else None
                 if left is None or left > 0:
                     self._condition.wait(left)
             self._is_woken = False
 
     def dispatch(self, most: int) -> bool:
         for _ in range(most):
-            if not self._timers or self._timers[0][0] > time.monotonic():
+            if not self._timers or self._timers[0][0] > time.perf_counter():
                 return False
             call = heappop(self._timers)[2]
             if call.callback is not None:
@@ -87,7 +87,7 @@ class ThreadPump:
         self.thread = None
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.perf_counter()
 
     def wall_ns(self) -> int:
         return time.time_ns()

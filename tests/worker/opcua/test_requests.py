@@ -105,7 +105,7 @@ async def test_what_makes_a_request_fail_as_a_whole_is_found_and_fails_alone(pla
 
 
 @pytest.mark.parametrize(
-    ("code", "requests"), [("BadTooManyOperations", 10), ("BadDecodingError", 7), ("BadInternalError", 1)]
+    ("code", "requests"), [("BadTooManyOperations", 7), ("BadDecodingError", 7), ("BadInternalError", 1)]
 )
 @pytest.mark.asyncio
 async def test_writes_are_sent_again_only_when_the_server_has_done_none_of_them(

@@ -236,10 +236,14 @@ async def test_a_person_may_log_in_with_a_certificate(pki: Path, secured: str) -
     assert "refuses this login" in await refusal(secured, as_person("stranger"))
 
 
-def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+def test_a_private_key_that_others_may_read_is_refused_unless_they_cannot_enter_its_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     identity = make_identity(tmp_path, "client")
     identity.private_key.chmod(0o644)
     with pytest.raises(
         BackendUnavailable, match=r"private key .* other users may read it \(mode 0644\); run: chmod 600"
     ):
         private_key(identity.private_key)
+
+    tmp_path.chmod(0o700)
+    assert private_key(identity.private_key)[1] == "pem"

@@ -1,14 +1,19 @@
-"""The types of the platform layer that are the same on every platform."""
+"""The parts of the platform layer that are the same on every platform."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 # What a thread has used so far: seconds of processor time; how often it has slept or waited, None where the system does
 # not count this; and how often the system took the processor away from it, 0 where the system does not count this.
 ThreadUse: TypeAlias = tuple[float, int | None, int]
+
+# No process id is larger on any platform.
+_LARGEST_PID = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +56,12 @@ class DirectoryInUse(Exception):
 
 class LocksUnsupported(Exception):
     """The file system of a directory can lock neither directories nor files."""
+
+
+def pid_in(lock: Path) -> int:
+    """Return the process id in the file with which a directory is locked; 0 when there is none."""
+    with contextlib.suppress(OSError), lock.open("rb") as file:
+        text = file.read(32).strip()
+        if text.isdigit() and int(text) <= _LARGEST_PID:
+            return int(text)
+    return 0

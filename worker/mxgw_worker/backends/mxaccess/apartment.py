@@ -28,7 +28,7 @@ _DELIVERING = "the delivery of an event"
 
 
 class Busy(NamedTuple):
-    """What an apartment is doing: the name of the call, and since when, on the clock `time.monotonic`."""
+    """What an apartment is doing: the name of the call, and since when, on the clock `time.perf_counter`."""
 
     what: str
     since: float
@@ -110,7 +110,7 @@ class Apartment:
 
     def _turn(self) -> None:
         self._pump.wait()
-        self.busy = Busy(_DELIVERING, time.monotonic())
+        self.busy = Busy(_DELIVERING, time.perf_counter())
         more = self._pump.dispatch(_MESSAGES_PER_TURN)
         for _ in range(_COMMANDS_PER_TURN):
             if not self._commands:
@@ -121,7 +121,7 @@ class Apartment:
             self._pump.wake()
 
     def _execute(self, command: _Command) -> None:
-        self.busy = Busy(command.what, time.monotonic())
+        self.busy = Busy(command.what, time.perf_counter())
         try:
             result = command.function()
         except Exception as error:

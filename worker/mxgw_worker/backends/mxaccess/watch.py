@@ -34,7 +34,7 @@ class CallWatch:
         *,
         slow_s: float,
         limit_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._apartment = apartment
         self._health = health

@@ -41,6 +41,8 @@ _NO_ANSWER = frozenset(
 # How many requests of one call can fail before the rest is not tried in halves any more. Finding one culprit among 1000
 # operations takes 10.
 _MAX_FAULTS = 200
+# How many single operations in a row can be one too many before the rest is not tried.
+_MAX_ALONE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ async def in_batches(
         ua.UaStatusCodeError: the session has ended.
     """
     results: list[_Result | Refused] = []
-    faults = 0
+    faults = refused_alone = 0
     # The parts that still have to be sent, the next one last: each by its start and its end in `entries`.
     parts = [(0, len(entries))] if entries else []
     while parts:
@@ -91,6 +93,7 @@ async def in_batches(
                 link.limits.lower(kind, 2 * done or len(part))
                 parts.append((start + done, end))
             results += answers[:done]
+            refused_alone = 0
             continue
         except NotSent as error:
             refused, again = Refused(error.code, sent=False), True
@@ -103,12 +106,15 @@ async def in_batches(
             again = error.code in _NOTHING_DONE or (repeatable and error.code in _NO_ANSWER)
             faults += 1
             if error.code == _codes.BadTooManyOperations:
-                if len(part) == 1:
-                    # A server that refuses even this does not do so because of the number of operations.
+                if len(part) > 1:
+                    link.limits.lower(kind, len(part))
+                    log.info("the server takes at most %d operations (%s)", getattr(link.limits, kind), kind)
+                else:
+                    # This was not about the number of operations, so nothing was learnt about it.
                     link.limits.restore(kind)
-                    return results + [refused] * (len(entries) - start)
-                link.limits.lower(kind, len(part))
-                log.info("the server takes at most %d operations (%s)", getattr(link.limits, kind), kind)
+                    refused_alone += 1
+                    if refused_alone > _MAX_ALONE:
+                        return results + [refused] * (len(entries) - start)
         if len(part) > 1 and again and faults <= _MAX_FAULTS:
             middle = (start + end) // 2
             parts += [(middle, end), (start, middle)]

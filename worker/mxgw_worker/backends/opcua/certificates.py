@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mxgw_worker.backends.base import BackendUnavailable
+from mxgw_worker.platform import exposure
 from mxgw_worker.platform.private_files import read_private
 
 # The checks whose failure can be tolerated.
@@ -73,10 +74,11 @@ def private_key(path: Path) -> tuple[bytes, str]:
     """Return the content of a key file, and its form: `pem` or `der`.
 
     Raises:
-        BackendUnavailable: the file cannot be read, or other users have access to it.
+        BackendUnavailable: the file cannot be read, or other users have access to it and to its directory.
     """
     try:
-        content = read_private(path)
+        # Programs that make keys for OPC UA leave their mode to the directory: nobody else can enter a private one.
+        content = read_private(path) if exposure(path.parent) else path.read_bytes()
     except OSError as error:
         raise BackendUnavailable(f"opcua: the private key {path} cannot be read: {error.strerror or error}") from error
     return content, "pem" if _is_pem(content) else "der"

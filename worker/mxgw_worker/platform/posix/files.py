@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -43,6 +45,11 @@ def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
     return _status(target, follow).st_uid in (0, os.geteuid())
 
 
+def is_link(path: Path) -> bool:
+    """Return whether a path is a link: it leads to another place, which its owner can change at any time."""
+    return path.is_symlink()
+
+
 def exposure(target: Path | int) -> str:
     """Return which access other users have to a path or an open file, for example "mode 0644"; "" when they have none.
 
@@ -55,16 +62,18 @@ def exposure(target: Path | int) -> str:
 
 def privacy_command(path: Path, *, is_directory: bool = False) -> str:
     """Return the command with which an administrator makes a file or directory private."""
-    return f"chmod {_DIRECTORY_MODE if is_directory else _FILE_MODE:o} {path}"
+    return f"chmod {_DIRECTORY_MODE if is_directory else _FILE_MODE:o} {shlex.quote(os.fspath(path))}"
 
 
 def make_private(target: Path | int) -> None:
-    """Take away the access that other users have to a file, a directory or an open file. A link is not followed.
+    """Take away the access that other users have to a file, a directory or an open file.
 
     Raises:
-        OSError: the access cannot be changed.
+        OSError: the access cannot be changed, or the path is a link.
     """
     mode = _status(target, follow=False).st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target))
     if mode & _OTHERS:
         os.chmod(target, _DIRECTORY_MODE if stat.S_ISDIR(mode) else _FILE_MODE)  # noqa: PTH101  a number is possible
 

@@ -12,7 +12,7 @@ assert sys.platform != "win32"
 
 from mxgw_worker.platform.posix.facts import boot_id
 from mxgw_worker.platform.posix.files import open_private, try_lock
-from mxgw_worker.platform.shared import DirectoryInUse, LocksUnsupported
+from mxgw_worker.platform.shared import DirectoryInUse, LocksUnsupported, pid_in
 
 # Errors of flock(2) on file systems that cannot lock directories. Many network file systems can only lock files.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -33,7 +33,7 @@ class DirectoryLock:
     Raises:
         DirectoryInUse: another process has locked the directory.
         LocksUnsupported: the file system has no locks.
-        OSError: the files cannot be opened.
+        OSError: the files cannot be opened, or `lock` is a link.
     """
 
     def __init__(self, directory: Path, run: Path) -> None:
@@ -44,7 +44,7 @@ class DirectoryLock:
                 are_directories_locked = _take(fd, directory) and are_directories_locked
             status = os.fstat(fd)
             self.id = f"{status.st_dev:x}:{status.st_ino:x}:{boot_id()}"
-            lock = _opened(held, directory / "lock", os.O_RDWR | os.O_CREAT)
+            lock = _opened(held, directory / "lock", os.O_RDWR | os.O_CREAT, follow=False)
             if not _take(lock, directory):
                 raise LocksUnsupported(str(directory))
             self.is_weak = not are_directories_locked
@@ -69,12 +69,7 @@ def holder_of(directory: Path) -> int | None:
 
 def _holder(directory: Path) -> int:
     """Return the pid in the file `lock`; 0 when the file has no pid, or is not locked because it was replaced."""
-    if not _is_locked(directory / "lock"):
-        return 0
-    with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
-        text = file.read(32).strip()
-        return int(text) if text.isdigit() else 0
-    return 0
+    return pid_in(directory / "lock") if _is_locked(directory / "lock") else 0
 
 
 def _take(fd: int, directory: Path) -> bool:
@@ -103,7 +98,7 @@ def _is_locked(path: Path) -> bool:
         os.close(fd)
 
 
-def _opened(held: contextlib.ExitStack, path: Path, flags: int) -> int:
-    fd = open_private(path, flags)
+def _opened(held: contextlib.ExitStack, path: Path, flags: int, *, follow: bool = True) -> int:
+    fd = open_private(path, flags, follow=follow)
     held.callback(os.close, fd)
     return fd

@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -38,6 +37,10 @@ class HeldProcess:
         self.pid = pid
         self._pidfd: int | None = os.pidfd_open(pid)
         self._loop: asyncio.AbstractEventLoop | None = None  # set while the process is watched
+
+    def runs_since(self, ticks: int) -> bool:
+        """Return whether the process was started at this time, see `start_ticks`, and is still known to the system."""
+        return start_ticks(self.pid) == ticks
 
     def terminate(self) -> None:
         """Ask the process to stop. Nothing happens when it has ended.
@@ -90,138 +93,6 @@ class HeldProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
 
 
-class OpenProcess:
-    """A process that is watched in the event loop: one that this process did not start. Make one with `open`.
-
-    Attributes:
-        exited: completed when the process has ended, with the exit code, or None when the code is not known. A negative
-            number is the number of the signal that ended the process.
-    """
-
-    def __init__(self, held: HeldProcess, ticks: int, exit_code: Callable[[], int | None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.pid = held.pid
-        self.start_ticks = ticks
-        # Completed when the process has ended.
-        self.exited: asyncio.Future[int | None] = loop.create_future()
-        self._held = held
-        self._exit_code = exit_code
-        held.watch(loop, self._ended)
-
-    @classmethod
-    def open(cls, pid: int, ticks: int) -> OpenProcess | None:
-        """Return the running process with this pid and start time; None when there is no such process.
-
-        The process is held before its start time is compared, so that all later signals go to the compared process.
-        """
-        try:
-            held = HeldProcess(pid)
-        except (OSError, OverflowError):  # OverflowError: the pid is larger than any process id can be
-            return None
-        if start_ticks(pid) != ticks:
-            held.close()
-            return None
-        return cls(held, ticks, held.exit_code)
-
-    def terminate(self) -> None:
-        """Ask the process to stop."""
-        if not self.exited.done():
-            self._held.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done():
-            self._held.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process without ending it."""
-        self._held.close()
-
-    def _ended(self) -> None:
-        code = self._exit_code()
-        self.leave()
-        if not self.exited.done():
-            self.exited.set_result(code)
-
-
-class WatchedChild:
-    """A child process that is watched in the event loop. The attributes are those of `OpenProcess`."""
-
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self.pid = popen.pid
-        self.start_ticks = start_ticks(popen.pid)
-        self._popen = popen
-        self._loop = asyncio.get_running_loop()
-        # Completed with the exit code when the process has ended.
-        self.exited: asyncio.Future[int | None] = self._loop.create_future()
-        self._held: HeldProcess | None = None
-        if can_hold_processes():
-            self._held = HeldProcess(popen.pid)
-            self._held.watch(self._loop, self.check)
-        else:
-            threading.Thread(target=self._wait_in_thread, name=f"worker-wait:{popen.pid}", daemon=True).start()
-
-    def check(self) -> None:
-        """Complete `exited` if the process has ended. This asks the system, without waiting for the event loop."""
-        code = self._popen.poll()
-        if code is not None:
-            self._close()
-            if not self.exited.done():
-                self.exited.set_result(code)
-
-    def send(self, data: bytes) -> None:
-        """Write to the standard input of the process, and close it. Nothing happens when the process has ended."""
-        stdin = self._popen.stdin
-        assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `exited` reports that the process has ended
-            if data:
-                stdin.write(data)
-            stdin.close()
-
-    def reap(self) -> None:
-        """Wait until a process that was killed has ended, and stop watching it. This blocks."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.close()
-        self._popen.wait()
-        self._close()
-
-    def terminate(self) -> None:
-        """Ask the process to stop."""
-        if not self.exited.done():
-            if self._held is not None:
-                self._held.terminate()
-            else:
-                self._popen.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done():
-            if self._held is not None:
-                self._held.kill()
-            else:
-                self._popen.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process. The process goes on when this process ends."""
-        self._close()
-        # When a Popen object is deleted while its process runs, Python prints a warning. An object that has a return
-        # code counts as ended and causes no warning.
-        self._popen.returncode = 0
-
-    def close(self) -> None:
-        """Stop watching the process. The process itself is not changed."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-    def _wait_in_thread(self) -> None:
-        self._popen.wait()
-        self._loop.call_soon_threadsafe(self.check)
-
-
 def spawn(
     command: Sequence[str],
     log_file: Path,
@@ -229,7 +100,7 @@ def spawn(
     ready: ReadySignal | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that goes on when this process ends, with a pipe as its standard input.
+    """Start a process that goes on when this process ends, with a pipe (64 KiB on Linux) as its standard input.
 
     The process belongs to an operating system session of its own, so that no terminal reaches it, and works in the root
     directory. Its output is appended to `log_file`, which only the present user can read. `ready` is passed on to it.

@@ -19,6 +19,7 @@ assert sys.platform == "win32"
 from mxgw_worker.platform.shared import PeerCredentials
 from mxgw_worker.platform.windows import proactor, security, winapi
 from mxgw_worker.platform.windows.event_loop import EventLoop
+from mxgw_worker.platform.windows.files import id_of
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ def endpoint_in(directory: Path, name: str) -> Path:
     file system gave to it, which is the same after the directory was moved.
     """
     try:
-        status = directory.stat()
-        place = f"{status.st_dev:x}:{status.st_ino:x}"
+        place = id_of(directory)
     except OSError:
         place = os.path.normcase(directory)
     return Path(rf"\\.\pipe\mxgw-{hashlib.sha256(place.encode()).hexdigest()[:12]}-{name}")
@@ -93,9 +93,9 @@ class Listener:
 
     def _wait_for_client(self, *, is_first: bool = False) -> None:
         with security.attributes(security.owner_only()) as attributes:
-            self._waiting = proactor.Pipe(winapi.create_pipe(self._name, attributes, is_first=is_first))
+            pipe = self._waiting = proactor.Pipe(winapi.create_pipe(self._name, attributes, is_first=is_first))
         try:
-            self._accepting = proactor.accept(self._waiting)
+            self._accepting = _accept(pipe)
         except OSError:
             self.close()
             raise
@@ -119,6 +119,15 @@ class Listener:
             proactor.serve(pipe, make_protocol())
 
 
+def _accept(pipe: proactor.Pipe) -> asyncio.Future[object]:
+    while True:
+        try:
+            return proactor.accept(pipe)
+        except BrokenPipeError:
+            # A client has connected since the instance was made, and has left already.
+            winapi.disconnect_pipe(pipe.fileno())
+
+
 class EndpointAddress:
     """The endpoint of a gateway, as a worker sees it. `close` does nothing, because the name of a pipe cannot move."""
 
@@ -133,10 +142,12 @@ class EndpointAddress:
     async def connect(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         """Connect to the gateway.
 
-        Whoever made the pipe learns who the worker is, and cannot act in its name (identification level).
+        The process that made the pipe can learn which user the worker runs as, but cannot act as this user
+        (identification level). Names of pipes belong to nobody: while no gateway runs, another user can make a pipe of
+        this name. Such a pipe is refused before anything is sent.
 
         Raises:
-            OSError: no gateway listens at the endpoint.
+            OSError: no gateway of this user listens at the endpoint.
         """
         access = winapi.GENERIC_READ | winapi.GENERIC_WRITE
         flags = winapi.FLAG_OVERLAPPED | winapi.SECURITY_IDENTIFICATION
@@ -148,11 +159,15 @@ class EndpointAddress:
                     raise
                 await asyncio.sleep(_BUSY_S)
             else:
-                proactor.serve(proactor.Pipe(handle), make_protocol())
+                pipe = proactor.Pipe(handle)
+                if security.owner_of(handle, security.KERNEL_OBJECT) != security.current_user():
+                    pipe.close()
+                    raise winapi.error_of(winapi.ERROR_ACCESS_DENIED, self._endpoint)
+                proactor.serve(pipe, make_protocol())
                 return
 
     def close(self) -> None:
-        """Close the directory."""
+        """Do nothing."""
 
 
 def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:

@@ -62,6 +62,14 @@ def trusts_owner_of(target: Path | int, *, follow: bool = True) -> bool:
     return owner_of(target, follow=follow) == current_user()
 
 
+def is_link(path: Path) -> bool:
+    """Return whether a path is a link: it leads to another place, which its owner can change at any time."""
+    try:
+        return _leads_elsewhere(path.lstat().st_reparse_tag)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def exposure(target: Path | int) -> str:
     """Return which access other users have to a path or an open file, for example "access of BUILTIN\\Users"; "" when
     they have none.
@@ -83,17 +91,20 @@ def privacy_command(path: Path, *, is_directory: bool = False) -> str:
 
 
 def make_private(target: Path | int) -> None:
-    """Take away the access that other users have to a file, a directory or an open file. A link is not followed.
+    """Take away the access that other users have to a file, a directory or an open file.
 
     Raises:
-        OSError: the access cannot be changed.
+        OSError: the access cannot be changed, or the path is a link.
     """
-    if not exposure(target):
-        return
-    path = Path(_path_of(target)) if isinstance(target, int) else target
-    with _opened(path, winapi.READ_CONTROL | winapi.WRITE_DAC, follow=False) as handle:
-        keep = _services_with_access(path)
-        security.set_access(handle, security.private_file(is_directory=path.is_dir(), services=keep))
+    with _opened(target, winapi.READ_CONTROL, follow=False) as handle:
+        is_directory = _checked(handle, target)
+        if security.others_with_access(handle, security.FILE):
+            private = security.private_file(is_directory=is_directory, services=_services_in(handle))
+            changing = winapi.reopened(handle, winapi.READ_CONTROL | winapi.WRITE_DAC)
+            try:
+                security.set_access(changing, private)
+            finally:
+                winapi.close(changing)
 
 
 def make_directory(path: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
@@ -140,10 +151,13 @@ def open_private(path: Path, flags: int, *, follow: bool = True) -> int:
             flags=winapi.ATTRIBUTE_NORMAL | (0 if follow else winapi.FLAG_OPEN_REPARSE_POINT),
             attributes=attributes,
         )
-    if not follow and winapi.is_link(handle):
+    try:
+        if not follow:
+            _checked(handle, path)
+        return msvcrt.open_osfhandle(handle, flags & (os.O_APPEND | os.O_RDONLY) | os.O_NOINHERIT | os.O_BINARY)
+    except OSError:
         winapi.close(handle)
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    return msvcrt.open_osfhandle(handle, flags & (os.O_APPEND | os.O_RDONLY) | os.O_NOINHERIT | os.O_BINARY)
+        raise
 
 
 def publish(source: Path, target: Path) -> None:
@@ -154,6 +168,17 @@ def publish(source: Path, target: Path) -> None:
         OSError: it is not possible.
     """
     os.rename(source, target)  # noqa: PTH104  it replaces nothing on Windows, which is the point
+
+
+def id_of(path: Path) -> str:
+    """Return what identifies a file or directory, also after it was moved on its volume.
+
+    Raises:
+        OSError: this cannot be found out.
+    """
+    status = path.stat()
+    # Since Python 3.12 both numbers are longer. The parts in use are the same in all versions.
+    return f"{status.st_dev & 0xFFFFFFFF:x}:{status.st_ino & 0xFFFFFFFFFFFFFFFF:x}"
 
 
 def lock_file(descriptor: int) -> bool:
@@ -172,11 +197,15 @@ def unlock_file(descriptor: int) -> None:
 
 def _services_with_access(path: Path) -> frozenset[str]:
     """Return the users of services of mxgw who have access to a path, if this process is an administrator's."""
-    users = security.service_users()
-    if users:
+    if winapi.is_administrator():
         with contextlib.suppress(OSError), _opened(path, winapi.READ_CONTROL) as handle:
-            return users & security.users_with_access(handle, security.FILE)
+            return _services_in(handle)
     return frozenset()
+
+
+def _services_in(handle: int) -> frozenset[str]:
+    users = security.service_users()
+    return users & security.users_with_access(handle, security.FILE) if users else users
 
 
 def _creation(flags: int) -> int:
@@ -198,5 +227,22 @@ def _opened(target: Path | int, access: int, *, follow: bool = True) -> Iterator
         winapi.close(handle)
 
 
-def _path_of(descriptor: int) -> str:
-    return winapi.path_of(msvcrt.get_osfhandle(descriptor))
+def _leads_elsewhere(tag: int) -> bool:
+    """Return whether this is the tag of a link: a symbolic link, a junction, or another substitute for a name.
+
+    Files have other tags too, for example those whose content is shared with similar files (deduplication).
+    Source: IsReparseTagNameSurrogate of winnt.h.
+    """
+    return bool(tag & 0x20000000)
+
+
+def _checked(handle: int, target: Path | int) -> bool:
+    """Return whether an open file is a directory.
+
+    Raises:
+        OSError: it is a link, which was opened itself.
+    """
+    attributes, tag = winapi.attributes_of(handle)
+    if _leads_elsewhere(tag):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target))
+    return bool(attributes & winapi.ATTRIBUTE_DIRECTORY)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 assert sys.platform == "win32"
 
-from mxgw_worker.platform.shared import DirectoryInUse
+from mxgw_worker.platform.shared import DirectoryInUse, LocksUnsupported, pid_in
 from mxgw_worker.platform.windows import winapi
 from mxgw_worker.platform.windows.facts import boot_id
-from mxgw_worker.platform.windows.files import lock_file, open_private
+from mxgw_worker.platform.windows.files import id_of, lock_file, open_private
+
+# Errors of file systems that cannot lock files, for example of some network drives.
+_NO_LOCKS = frozenset({winapi.ERROR_INVALID_FUNCTION, winapi.ERROR_NOT_SUPPORTED, winapi.ERROR_CALL_NOT_IMPLEMENTED})
 
 
 class DirectoryLock:
@@ -28,7 +31,8 @@ class DirectoryLock:
 
     Raises:
         DirectoryInUse: another process has locked the directory.
-        OSError: the files cannot be opened.
+        LocksUnsupported: the file system has no locks.
+        OSError: the files cannot be opened, or `lock` is a link.
     """
 
     def __init__(self, directory: Path, run: Path) -> None:
@@ -41,13 +45,12 @@ class DirectoryLock:
                     flags=winapi.FLAG_BACKUP_SEMANTICS,
                 )
                 held.callback(winapi.close, handle)
-            status = run.stat()
-            self.id = f"{status.st_dev:x}:{status.st_ino:x}:{boot_id()}"
+            self.id = f"{id_of(run)}:{boot_id()}"
             self.is_weak = False
-            lock = open_private(directory / "lock", os.O_RDWR | os.O_CREAT)
+            lock = open_private(directory / "lock", os.O_RDWR | os.O_CREAT, follow=False)
             held.callback(os.close, lock)
-            if not lock_file(lock):
-                raise DirectoryInUse(_pid_in(directory))
+            if not _taken(lock, directory):
+                raise DirectoryInUse(pid_in(directory / "lock"))
             os.ftruncate(lock, 0)
             os.write(lock, f"{os.getpid()}\n".encode("ascii"))
             self._held = held.pop_all()
@@ -71,12 +74,14 @@ def holder_of(directory: Path) -> int | None:
         return None
     finally:
         os.close(descriptor)  # this ends the lock, too
-    return None if is_free else _pid_in(directory)
+    return None if is_free else pid_in(directory / "lock")
 
 
-def _pid_in(directory: Path) -> int:
-    """Return the pid in the file `lock`; 0 when the file has no pid."""
-    with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
-        text = file.read(32).strip()
-        return int(text) if text.isdigit() else 0
-    return 0
+def _taken(lock: int, directory: Path) -> bool:
+    """Lock the open file `lock`. Return False when another process has locked it."""
+    try:
+        return lock_file(lock)
+    except OSError as error:
+        if error.winerror in _NO_LOCKS:
+            raise LocksUnsupported(str(directory)) from None
+        raise

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import msvcrt
 import os
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from typing import IO
 assert sys.platform == "win32"
 
 from mxgw_worker.platform.windows import winapi
-from mxgw_worker.platform.windows.facts import start_ticks
 from mxgw_worker.platform.windows.files import open_private
+from mxgw_worker.platform.windows.interpreters import python_program
 from mxgw_worker.platform.windows.proactor import HandleWait
 from mxgw_worker.platform.windows.stop_events import stop_event_of
 from mxgw_worker.platform.windows.winapi import SecurityAttributes
@@ -27,7 +28,13 @@ log = logging.getLogger(__name__)
 # The exit code of a process that was killed: the one that shells show for SIGKILL. Windows has no signals.
 KILLED = 137
 
+# How much can be written to the standard input of a process before it reads: as much as on Linux, see pipe(7). By
+# default it would be 4 KiB, and a gateway that writes more would stand still until the process has started.
+_INPUT_BYTES = 64 * 1024
+
 _RIGHTS = winapi.SYNCHRONIZE | winapi.PROCESS_QUERY_LIMITED_INFORMATION
+# Characters that the shell does not pass on outside of quotation marks.
+_MEANT_FOR_SHELL = frozenset("&|<>()^,;=")
 _DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
 
 
@@ -58,12 +65,14 @@ class HeldProcess:
             raise
         self._handle: int | None = handle
         self._wait: HandleWait | None = None
-        self.start_ticks = winapi.created_at(handle)
+        self._start_ticks = winapi.created_at(handle)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process has ended. The system keeps its pid until the last handle of it is closed."""
-        return self._handle is None or winapi.is_signalled(self._handle)
+    def runs_since(self, ticks: int) -> bool:
+        """Return whether the process was started at this time, see `start_ticks`, and runs.
+
+        The system knows a process that has ended until the last handle of it is closed, here or anywhere.
+        """
+        return self._start_ticks == ticks and not self.wait(0)
 
     def terminate(self) -> None:
         """Ask the process to stop. Nothing happens when it has ended.
@@ -71,16 +80,16 @@ class HeldProcess:
         A process that has not begun to listen to such requests is ended at once.
 
         Raises:
-            PermissionError: the process belongs to another user.
+            PermissionError: the process belongs to another user, or another user has taken the name of its stop event.
         """
-        if self.has_ended:
+        if self.wait(0):
             return
-        if not winapi.signal_named_event(stop_event_of(self.pid, self.start_ticks)):
+        if not winapi.signal_named_event(stop_event_of(self.pid, self._start_ticks)):
             self.kill()
 
     def kill(self) -> None:
         """End the process at once. Nothing happens when it has ended."""
-        if self._handle is not None and not self.has_ended:
+        if self._handle is not None and not self.wait(0):
             if not self._may_end:
                 raise winapi.error_of(winapi.ERROR_ACCESS_DENIED)
             winapi.terminate(self._handle, KILLED)
@@ -108,125 +117,6 @@ class HeldProcess:
             winapi.close(handle)
 
 
-class OpenProcess:
-    """A process that is watched in the event loop: one that this process did not start. Make one with `open`.
-
-    Attributes:
-        exited: completed when the process has ended, with the exit code, or None when the code is not known. A negative
-            number is the number of the signal that ended the process.
-    """
-
-    def __init__(self, held: HeldProcess, ticks: int, exit_code: Callable[[], int | None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.pid = held.pid
-        self.start_ticks = ticks
-        # Completed when the process has ended.
-        self.exited: asyncio.Future[int | None] = loop.create_future()
-        self._held = held
-        self._exit_code = exit_code
-        held.watch(loop, self._ended)
-
-    @classmethod
-    def open(cls, pid: int, ticks: int) -> OpenProcess | None:
-        """Return the running process with this pid and start time; None when there is no such process.
-
-        The process is held before its start time is compared, so that all later signals go to the compared process.
-        """
-        try:
-            held = HeldProcess(pid)
-        except (OSError, OverflowError):
-            return None
-        if held.start_ticks != ticks or held.has_ended:
-            held.close()
-            return None
-        return cls(held, ticks, held.exit_code)
-
-    def terminate(self) -> None:
-        """Ask the process to stop."""
-        if not self.exited.done():
-            self._held.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done():
-            self._held.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process without ending it."""
-        self._held.close()
-
-    def _ended(self) -> None:
-        code = self._exit_code()
-        self.leave()
-        if not self.exited.done():
-            self.exited.set_result(code)
-
-
-class WatchedChild:
-    """A child process that is watched in the event loop. The attributes are those of `OpenProcess`."""
-
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self.pid = popen.pid
-        self.start_ticks = start_ticks(popen.pid)
-        self._popen = popen
-        self._loop = asyncio.get_running_loop()
-        # Completed with the exit code when the process has ended.
-        self.exited: asyncio.Future[int | None] = self._loop.create_future()
-        # `popen` has a handle of the process, so no other process can have its pid.
-        self._held: HeldProcess | None = HeldProcess(popen.pid)
-        self._held.watch(self._loop, self.check)
-
-    def check(self) -> None:
-        """Complete `exited` if the process has ended. This asks the system, without waiting for the event loop."""
-        code = self._popen.poll()
-        if code is not None:
-            self._close()
-            if not self.exited.done():
-                self.exited.set_result(code)
-
-    def send(self, data: bytes) -> None:
-        """Write to the standard input of the process, and close it. Nothing happens when the process has ended."""
-        stdin = self._popen.stdin
-        assert stdin is not None
-        # At the end of the process Windows reports EINVAL in place of EPIPE. `exited` reports the end.
-        with contextlib.suppress(OSError):
-            if data:
-                stdin.write(data)
-            stdin.close()
-
-    def reap(self) -> None:
-        """Wait until a process that was killed has ended, and stop watching it. This blocks."""
-        self.send(b"")
-        self._popen.wait()
-        self._close()
-
-    def terminate(self) -> None:
-        """Ask the process to stop."""
-        if not self.exited.done() and self._held is not None:
-            self._held.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if not self.exited.done() and self._held is not None:
-            self._held.kill()
-
-    def leave(self) -> None:
-        """Stop watching the process. The process goes on when this process ends."""
-        self._close()
-        # When a Popen object is deleted while its process runs, Python prints a warning. An object that has a return
-        # code counts as ended and causes no warning.
-        self._popen.returncode = 0
-
-    def close(self) -> None:
-        """Stop watching the process. The process itself is not changed."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-
 def spawn(
     command: Sequence[str],
     log_file: Path,
@@ -234,42 +124,51 @@ def spawn(
     ready: ReadySignal | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that goes on when this process ends, with a pipe as its standard input.
+    """Start a process that goes on when this process ends, with a pipe of 64 KiB as its standard input.
 
-    The process has no console, and leaves the job of this process if the job allows it; otherwise a warning says so,
-    because the process may then be ended together with this one. Its output is appended to `log_file`, which only the
-    present user can read. `ready` is passed on to it.
-    `environment` has variables that it gets besides those of this process.
+    A Python of a virtual environment is started without its launcher, see `python_program`. The process has no console,
+    and leaves the job of this process if the job allows it; otherwise a warning says so, because the process may then
+    be ended together with this one. Its output is appended to `log_file`, which only the present user can read. `ready`
+    is passed on to it. `environment` has variables that it gets besides those of this process.
 
     Raises:
         OSError: the process could not be started.
     """
+    program, told = python_program(Path(command[0]))
     log_fd = open_private(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [] if ready is None else [ready.inherited]})
 
     def start(flags: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
+            [str(program), *command[1:]],
+            stdin=stdin,
             stdout=log_fd,
             stderr=log_fd,
             creationflags=flags,
             startupinfo=startup,
-            env={**os.environ, **(environment or {})},
-            cwd=Path(sys.executable).anchor,  # a directory in which a process works cannot be removed
+            env={**os.environ, **(environment or {}), **told},
+            cwd=program.anchor,  # a directory in which a process works cannot be removed
         )
 
-    try:
-        try:
-            return start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
-        except PermissionError:
-            process = start(_DETACHED)
-            _warn_of_job()
-            return process
-    finally:
-        os.close(log_fd)
+    with contextlib.ExitStack() as passed_on:
+        passed_on.callback(os.close, log_fd)
         if ready is not None:
-            ready.passed_on()
+            passed_on.callback(ready.passed_on)
+        reading, writing = winapi.create_anonymous_pipe(_INPUT_BYTES)
+        stdin = msvcrt.open_osfhandle(reading, os.O_RDONLY | os.O_NOINHERIT)
+        passed_on.callback(os.close, stdin)
+        writer = os.fdopen(msvcrt.open_osfhandle(writing, os.O_NOINHERIT), "wb")
+        try:
+            try:
+                process = start(_DETACHED | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+            except PermissionError:
+                process = start(_DETACHED)
+                _warn_of_job()
+        except BaseException:
+            writer.close()
+            raise
+        process.stdin = writer
+        return process
 
 
 @functools.cache
@@ -333,12 +232,14 @@ async def start_child(
     Raises:
         OSError: the process could not be started.
     """
+    program, told = python_program(Path(command[0]))
     return await asyncio.create_subprocess_exec(
-        *command,
+        str(program),
+        *command[1:],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env=env,
+        env={**(os.environ if env is None else env), **told},
         creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
     )
 
@@ -355,4 +256,12 @@ def ask_to_stop(child: asyncio.subprocess.Process) -> None:
 
 def quoted(command: Sequence[str]) -> str:
     """Return a command as one text from which the shell of this platform makes the same command."""
-    return subprocess.list2cmdline(command)
+    return " ".join(map(_quoted, command))
+
+
+def _quoted(argument: str) -> str:
+    text = subprocess.list2cmdline([argument])
+    if text.startswith('"') or not set(text) & _MEANT_FOR_SHELL:
+        return text
+    doubled = "\\" * (len(text) - len(text.rstrip("\\")))  # otherwise the last one would belong to the quotation mark
+    return f'"{text}{doubled}"'

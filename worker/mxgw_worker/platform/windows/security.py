@@ -44,7 +44,6 @@ _ACCESS_ALLOWED, _INHERIT_ONLY = 0, 0x8
 _OTHER_ALLOWED = frozenset({5, 9, 11})
 
 _advapi = ctypes.WinDLL("advapi32", use_last_error=True)
-_kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _H, _D, _B, _S, _P = wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR, c_void_p
 for _name, _result, *_arguments in (
     ("ConvertSidToStringSidW", _B, _P, POINTER(_P)),
@@ -59,7 +58,6 @@ for _name, _result, *_arguments in (
 ):
     _call = getattr(_advapi, _name)
     _call.restype, _call.argtypes = _result, _arguments
-_kernel.LocalFree.argtypes = (_P,)
 
 
 class _AceHeader(ctypes.Structure):
@@ -130,7 +128,7 @@ def name_of(user: str) -> str:
             return user
         return f"{domain.value}\\{name.value}" if domain.value else name.value
     finally:
-        _kernel.LocalFree(sid)
+        winapi.free(sid.value)
 
 
 def owner_only() -> str:
@@ -176,7 +174,7 @@ def attributes(sddl: str, *, inherited: bool = False) -> Iterator[SecurityAttrib
     try:
         yield SecurityAttributes(descriptor, inherited=inherited)
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor)
 
 
 def owner_of(handle: int, kind: int) -> str:
@@ -192,7 +190,7 @@ def owner_of(handle: int, kind: int) -> str:
     try:
         return text_of(owner.value)
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor.value)
 
 
 def others_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> list[str]:
@@ -222,14 +220,15 @@ def users_with_access(handle: int, kind: int, rights: int = 0xFFFFFFFF) -> froze
             return frozenset({EVERYONE})  # an object without a list gives access to everybody
         return frozenset(_users_in(acl.value, rights))
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor.value)
 
 
 def set_access(handle: int, sddl: str, *, owner: bool = False) -> None:
     """Replace the access list of an object, and let it inherit nothing. The handle needs the right WRITE_DAC; with
     `owner`, the owner is replaced as well, and the handle needs WRITE_OWNER.
 
-    What is below a directory keeps its own access list, as with chmod on POSIX systems.
+    What is below a directory keeps its own access list. On Windows a private directory does not hide it, because every
+    user may pass through directories; so each file with secrets needs a private list of its own.
 
     Raises:
         OSError: the list cannot be changed.
@@ -240,7 +239,7 @@ def set_access(handle: int, sddl: str, *, owner: bool = False) -> None:
         if not _advapi.SetKernelObjectSecurity(handle, what, descriptor):
             raise failure()
     finally:
-        _kernel.LocalFree(descriptor)
+        winapi.free(descriptor)
 
 
 def _users_in(acl: int, rights: int) -> Iterator[str]:
@@ -282,4 +281,4 @@ def text_of(sid: int | None) -> str:
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:
-        _kernel.LocalFree(text)
+        winapi.free(text.value)

@@ -14,22 +14,23 @@ assert sys.platform == "win32"
 
 GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
 FILE_READ_DATA, FILE_APPEND_DATA = 0x1, 0x4
-FILE_READ_ATTRIBUTES, FILE_WRITE_ATTRIBUTES = 0x80, 0x100
+FILE_READ_ATTRIBUTES = 0x80
 READ_CONTROL, WRITE_DAC, WRITE_OWNER, SYNCHRONIZE = 0x20000, 0x40000, 0x80000, 0x100000
 SHARE_READ, SHARE_WRITE, SHARE_DELETE = 0x1, 0x2, 0x4
 CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS, TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 FLAG_OVERLAPPED, FLAG_BACKUP_SEMANTICS, FLAG_OPEN_REPARSE_POINT = 0x40000000, 0x02000000, 0x00200000
 FLAG_FIRST_PIPE_INSTANCE, SECURITY_IDENTIFICATION = 0x00080000, 0x00100000 | 0x00010000
-ATTRIBUTE_NORMAL, ATTRIBUTE_REPARSE_POINT = 0x80, 0x400
+ATTRIBUTE_DIRECTORY, ATTRIBUTE_NORMAL, ATTRIBUTE_REPARSE_POINT = 0x10, 0x80, 0x400
 PIPE_ACCESS_DUPLEX, PIPE_REJECT_REMOTE_CLIENTS, PIPE_UNLIMITED_INSTANCES = 0x3, 0x8, 255
 PROCESS_TERMINATE, PROCESS_QUERY_LIMITED_INFORMATION = 0x1, 0x1000
 EVENT_MODIFY_STATE = 0x2
 LOCK_FAIL_IMMEDIATELY, LOCK_EXCLUSIVE = 0x1, 0x2
 
-ERROR_FILE_NOT_FOUND, ERROR_ACCESS_DENIED, ERROR_LOCK_VIOLATION = 2, 5, 33
+ERROR_INVALID_FUNCTION, ERROR_FILE_NOT_FOUND, ERROR_ACCESS_DENIED, ERROR_LOCK_VIOLATION = 1, 2, 5, 33
+ERROR_NOT_SUPPORTED, ERROR_CALL_NOT_IMPLEMENTED = 50, 120
 ERROR_INVALID_PARAMETER, ERROR_PIPE_BUSY, ERROR_IO_PENDING = 87, 231, 997
 
-_WAIT_TIMEOUT = 0x102
+_WAIT_TIMEOUT, _WAIT_FAILED = 0x102, 0xFFFFFFFF
 _INVALID_HANDLE = c_void_p(-1).value
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -82,10 +83,11 @@ for _name, _result, *_arguments in (
     ("CreateEventW", _H, _ATTRIBUTES, _B, _B, _S),
     ("CreateFileW", _H, _S, _D, _D, _ATTRIBUTES, _D, _D, _H),
     ("CreateNamedPipeW", _H, _S, _D, _D, _D, _D, _D, _D, _ATTRIBUTES),
+    ("CreatePipe", _B, POINTER(_H), POINTER(_H), _ATTRIBUTES, _D),
+    ("DisconnectNamedPipe", _B, _H),
     ("GetCurrentProcess", _H),
     ("GetExitCodeProcess", _B, _H, POINTER(_D)),
     ("GetFileInformationByHandleEx", _B, _H, ctypes.c_int, c_void_p, _D),
-    ("GetFinalPathNameByHandleW", _D, _H, wintypes.LPWSTR, _D, _D),
     ("GetNamedPipeClientProcessId", _B, _H, POINTER(_D)),
     ("GetProcessTimes", _B, _H, *(POINTER(wintypes.FILETIME),) * 4),
     ("GlobalMemoryStatusEx", _B, POINTER(_MemoryStatus)),
@@ -94,6 +96,7 @@ for _name, _result, *_arguments in (
     ("LockFileEx", _B, _H, _D, _D, _D, _D, POINTER(_Overlapped)),
     ("OpenEventW", _H, _D, _B, _S),
     ("OpenProcess", _H, _D, _B, _D),
+    ("ReOpenFile", _H, _H, _D, _D, _D),
     ("ResetEvent", _B, _H),
     ("SetEvent", _B, _H),
     ("TerminateProcess", _B, _H, wintypes.UINT),
@@ -114,7 +117,8 @@ def failure(path: str = "") -> OSError:
 
 def error_of(code: int, path: str = "") -> OSError:
     """Return the OSError of a Windows error code. Python chooses the class, for example FileNotFoundError."""
-    return OSError(0, ctypes.FormatError(code), path or None, code)
+    # Without its period, because the text is shown inside sentences.
+    return OSError(0, ctypes.FormatError(code).rstrip("."), path or None, code)
 
 
 def close(handle: int) -> None:
@@ -223,7 +227,10 @@ def reset_event(handle: int) -> None:
 def is_signalled(handle: int, timeout_s: float = 0.0) -> bool:
     """Wait until an event is signalled or a process has ended. Return False when this did not happen in time."""
     milliseconds = min(max(0, round(timeout_s * 1000)), 0xFFFFFFFE)
-    return bool(_kernel.WaitForSingleObject(handle, milliseconds) != _WAIT_TIMEOUT)
+    result: int = _kernel.WaitForSingleObject(handle, milliseconds)
+    if result == _WAIT_FAILED:
+        raise failure()
+    return result != _WAIT_TIMEOUT
 
 
 # Files and pipes
@@ -252,21 +259,21 @@ def create_directory(path: str, attributes: SecurityAttributes) -> None:
         raise failure(path)
 
 
-def is_link(handle: int) -> bool:
-    """Return whether an open file is a link or another reparse point."""
-    # FILE_ATTRIBUTE_TAG_INFO, which is number 9: the attributes and the tag of the reparse point.
-    facts = (wintypes.DWORD * 2)()
+def attributes_of(handle: int) -> tuple[int, int]:
+    """Return the attributes of an open file or directory, and the tag of the reparse point that it is (0: none)."""
+    facts = (wintypes.DWORD * 2)()  # FILE_ATTRIBUTE_TAG_INFO, which is number 9
     if not _kernel.GetFileInformationByHandleEx(handle, 9, byref(facts), sizeof(facts)):
-        return False
-    return bool(facts[0] & ATTRIBUTE_REPARSE_POINT)
-
-
-def path_of(handle: int) -> str:
-    """Return the path of an open file, in the form that begins with \\\\?\\."""
-    text = ctypes.create_unicode_buffer(32768)
-    if not _kernel.GetFinalPathNameByHandleW(handle, text, len(text), 0):
         raise failure()
-    return text.value
+    return facts[0], facts[1] if facts[0] & ATTRIBUTE_REPARSE_POINT else 0
+
+
+def reopened(handle: int, access: int) -> int:
+    """Return another handle of an open file or directory, with other rights, whatever its path leads to now."""
+    share = SHARE_READ | SHARE_WRITE | SHARE_DELETE
+    other: int | None = _kernel.ReOpenFile(handle, access, share, FLAG_BACKUP_SEMANTICS)
+    if other is None or other == _INVALID_HANDLE:
+        raise failure()
+    return other
 
 
 def create_pipe(name: str, attributes: SecurityAttributes, *, is_first: bool) -> int:
@@ -281,6 +288,22 @@ def create_pipe(name: str, attributes: SecurityAttributes, *, is_first: bool) ->
     if handle is None or handle == _INVALID_HANDLE:
         raise failure(name)
     return handle
+
+
+def disconnect_pipe(handle: int) -> None:
+    """Free an instance of a named pipe from a client that has left, so that the next client can connect to it."""
+    if not _kernel.DisconnectNamedPipe(handle):
+        raise failure()
+
+
+def create_anonymous_pipe(size_bytes: int) -> tuple[int, int]:
+    """Return the handles of a new pipe for reading and for writing. Writing blocks when `size_bytes` are unread."""
+    reading, writing = wintypes.HANDLE(), wintypes.HANDLE()
+    if not _kernel.CreatePipe(byref(reading), byref(writing), None, size_bytes):
+        raise failure()
+    assert reading.value is not None
+    assert writing.value is not None
+    return reading.value, writing.value
 
 
 def pipe_client(handle: int) -> int | None:
