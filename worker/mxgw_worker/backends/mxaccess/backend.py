@@ -16,7 +16,7 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, BackendInfo, BackendUnavailable, EventSink, MxError
 from mxgw_worker.backends.mxaccess.apartment import Apartment
-from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
+from mxgw_worker.backends.mxaccess.browse import AttributeBrowser, NamedObjects
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
 from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.events import Events
@@ -309,7 +309,7 @@ class MxAccessBackend:
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
         com, events = self._running()
         if self._browser is None:
-            browser = AttributeBrowser(self._options.objects)
+            browser = AttributeBrowser(NamedObjects(self._options.objects))
             await self._in_apartment("Register", lambda: browser.register(com, events))
             self._browser = browser
         return await self._browser.browse(parent, self._in_apartment)
