@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asyncua import ua
@@ -15,6 +16,7 @@ from mxgw_worker.backends.opcua.limits import Limits
 from mxgw_worker.backends.opcua.monitored_items import MonitoredItems
 from mxgw_worker.backends.opcua.options import OpcUaOptions
 from mxgw_worker.backends.opcua.publisher import Subscription
+from mxgw_worker.backends.opcua.subscriptions import Subscriptions
 
 from .harness import Sink
 
@@ -27,9 +29,11 @@ class ServerSide:
     def __init__(self, fault: Exception | None) -> None:
         self._fault = fault
         self._is_well = False
-        self.asked = asyncio.Event()
+        self.asked, self.made = asyncio.Event(), asyncio.Event()
         self.modes: list[tuple[ua.MonitoringMode, list[int]]] = []
         self.deleted: list[int] = []
+        self.created: list[int] = []
+        self.subscriptions = 0
         self.namespaces: list[str] = []
         self.limits = Limits(*[1000] * 5)
         self.link = self.session = self
@@ -46,9 +50,18 @@ class ServerSide:
         else:
             raise self._fault
 
-    async def create_monitored_items(self, _parameters: Any) -> list[Any]:
+    async def create_monitored_items(self, parameters: Any) -> list[Any]:
         await self._answer()
-        return []
+        self.created.append(parameters.SubscriptionId)
+        self.made.set()
+        return [ua.MonitoredItemCreateResult(MonitoredItemId=7) for _ in parameters.ItemsToCreate]
+
+    async def create_subscription(self, _parameters: Any, _callback: Any) -> Any:
+        self.subscriptions += 1
+        return ua.CreateSubscriptionResult(self.subscriptions, 100.0, 1000, 100)
+
+    async def delete_subscriptions(self, ids: list[int]) -> None:
+        self.deleted += ids
 
     async def set_monitoring_mode(self, parameters: Any) -> list[ua.StatusCode]:
         await self._answer()
@@ -141,3 +154,25 @@ async def test_items_for_which_the_server_needs_too_long_are_created_in_smaller_
     assert rig.server.limits.monitor == 4
     assert list(rig.subscription.pending) == items
     assert not rig.subscription.items
+
+
+@pytest.mark.asyncio
+async def test_monitored_items_that_the_server_creates_too_late_do_not_stay_there() -> None:
+    rig = Rig(TimeoutError())
+    emitter = Emitter(100)
+    emitter.open(rig.sink)
+    subscriptions = Subscriptions(rig.server, emitter, OpcUaOptions(url="opc.tcp://127.0.0.1:1"))  # type: ignore[arg-type]
+    item = Item(1, 1, "ns=2;s=a", "", node_id=ua.NodeId("a", 2), link=rig.server)  # type: ignore[arg-type]
+    subscriptions.advise(item)
+    with patch("mxgw_worker.backends.opcua.subscriptions._RETRY_S", 0):
+        maintaining = asyncio.get_running_loop().create_task(subscriptions.maintain())
+        await rig.server.asked.wait()
+        rig.server.heal()
+        async with asyncio.timeout(60):
+            await rig.server.made.wait()
+        maintaining.cancel()
+        await asyncio.wait([maintaining])
+
+    assert rig.server.deleted == [1]
+    assert rig.server.created == [2]
+    assert rig.sink.gaps() == []

@@ -133,6 +133,11 @@ class Subscriptions:
                     await self._settle(subscription)
             except TimeoutError:
                 log.warning("the server did not answer a subscription request in time; trying again")
+                for subscription in self._by_handle.values():
+                    # The server can create monitored items when nobody waits for them any more. They would stay as
+                    # long as their subscription, so one that has no others is not used again.
+                    if subscription.pending and not subscription.items:
+                        self._forget_id(subscription)
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
 
