@@ -12,8 +12,6 @@ _COINIT_APARTMENTTHREADED = 0x2
 _QS_ALLINPUT, _MWMO_INPUTAVAILABLE, _INFINITE = 0x04FF, 0x0004, 0xFFFFFFFF
 _PM_NOREMOVE, _PM_REMOVE = 0, 1
 _WAIT_FAILED = 0xFFFFFFFF
-# After so many seconds with messages, the commands have their turn: one message can bring many events.
-_LONGEST_S = 0.02
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _user = ctypes.WinDLL("user32", use_last_error=True)
