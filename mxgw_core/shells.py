@@ -46,9 +46,12 @@ if sys.platform == "win32":
             return True
         if error.errno != errno.EINVAL or error.filename is not None:
             return False
-        # Other calls fail with this error too. What could not be written is still in the buffer, and fails again.
+        # Other calls fail with this error too. What could not be written is still in the buffer, and fails again; with
+        # PYTHONUNBUFFERED there is no buffer, and an empty line fails.
         try:
             sys.stdout.flush()
+            if getattr(sys.stdout, "write_through", False):
+                os.write(sys.stdout.fileno(), b"\n")
         except OSError:
             return True
         return False

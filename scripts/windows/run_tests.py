@@ -53,10 +53,10 @@ def beside(arguments: list[str]) -> int:
 
 def inside(interpreter: wine.Interpreter, arguments: list[str]) -> int:
     """Run the tests in Windows. Return pytest's exit code."""
-    # The clone is read-only there: pytest and hypothesis must not try to keep anything in it.
-    pytest = ("-m", "pytest", "-p", "no:cacheprovider", *arguments)
+    # Without a buffer, progress is seen when it is made. The clone is read-only there: pytest and hypothesis must not
+    # try to keep anything in it.
+    pytest = ("-u", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
     environment = {"HYPOTHESIS_STORAGE_DIRECTORY": "Z:/shared/hypothesis", "GRPC_VERBOSITY": "NONE"}
-    environment["PYTHONUNBUFFERED"] = "1"  # progress is seen when it is made
     with tempfile.TemporaryDirectory(prefix="mxgw-windows-") as shared:
         environment[com_double.VARIABLE] = com_double.install(Path(shared))
         with wine.Windows(Path(shared)) as windows:

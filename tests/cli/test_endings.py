@@ -150,9 +150,11 @@ def _stopped(stop: Callable[[subprocess.Popen[str]], None]) -> int:
     return process.returncode
 
 
-def test_a_reader_that_has_enough_is_no_failure() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_enough_is_no_failure(unbuffered: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mxgw_cli", "config", "show"],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
