@@ -19,6 +19,8 @@ from support.windows_gateway import PATIENT_MXGW, WindowsRestarts, needs_windows
 
 pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
+# Any class whose identifier begins as that of the consumer of alarms.
+_ALARMS = "{7AB52E5F-0000-0000-0000-000000000001}"
 _SURVEY = ("-I", "-m", "mxgw_worker.backends.mxaccess.survey")
 
 
@@ -28,6 +30,9 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WindowsRestart
     with wine.Windows(directory) as system:
         windows = WindowsRestarts(directory, "", system)
         windows.install_mxaccess({"LMXDOUBLE_COMPLETE_MS": "1"})
+        key = rf"HKLM\Software\Classes\CLSID\{_ALARMS}\InprocServer32"
+        add = ("wine", "reg", "add", key, "/ve", "/d", r"Z:\shared\LmxDouble.dll", "/reg:32")
+        subprocess.run(system.command(*add), stdin=subprocess.DEVNULL, check=True)
         yield windows
 
 
@@ -50,8 +55,16 @@ def test_the_command_collects_the_facts_of_the_double_in_a_file(windows: Windows
     assert facts["registration"]["class"]["library"] == r"Z:\shared\LmxDouble.dll"
     assert facts["registration"]["registered_for_64_bit_programs"] is False
     assert facts["start"]["object"]["interfaces"] == [1, 2, 3, 4, 5]
-    assert "13: Write(server, item, value, user) (0x60020006)" in facts["start"]["object"]["methods"]
+    assert (
+        "13: Write(VT_I4 server, VT_I4 item, VT_VARIANT value, VT_I4 user) (0x60020006)"
+        in facts["start"]["object"]["methods"]
+    )
     assert facts["start"]["object"]["methods_at_other_places"] == []
+    # A library of the same type as that of the consumer of alarms, put in its place.
+    assert _ALARMS in [found["id"] for found in facts["registration"]["alarm_consumers"]]
+    (types,) = facts["start"]["object"]["alarm_consumers"].values()
+    kinds = {found["name"]: found["kind"] for found in types}
+    assert (kinds["LMXProxyServer"], kinds["ILMXProxyServer5"]) == ("class", "dispatch interface")
     assert facts["tags"]["AppEngine_001.ScanCount"]["events"][-1]["types"] == {
         "value": "VT_I4",
         "quality": "VT_I4",

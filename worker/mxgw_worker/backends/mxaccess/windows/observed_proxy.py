@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from ctypes import c_ushort, c_void_p, sizeof
+from ctypes import c_ushort
 from typing import Any
 
 assert sys.platform == "win32"
@@ -19,6 +19,8 @@ from comtypes import COMError  # noqa: E402
 from mxgw_worker.backends.mxaccess.dates import Dates  # noqa: E402
 from mxgw_worker.backends.mxaccess.survey.recording import Recorder  # noqa: E402
 from mxgw_worker.backends.mxaccess.windows.lmx_proxy import LmxProxy  # noqa: E402
+from mxgw_worker.backends.mxaccess.windows.registration import alarm_libraries  # noqa: E402
+from mxgw_worker.backends.mxaccess.windows.type_library import methods_of, shown, types_of  # noqa: E402
 
 # Before the methods of an interface stand those of IUnknown and IDispatch.
 _INHERITED = 7
@@ -43,23 +45,27 @@ class ObservedProxy(LmxProxy):
         super().__init__(recorder, Dates(local=False))
 
     def description(self) -> dict[str, object]:
-        """Return what the object says of itself: its interfaces, its events, and its methods in their order."""
+        """Return what the object says of itself: its interfaces, its events, and its methods in their order.
+
+        What the libraries of alarm consumers say of theirs is there too; none of these is made.
+        """
         facts: dict[str, object] = {
             "interfaces": [number for number in interfaces.VERSIONS if self._has(interfaces.VERSIONS[number])],
             "events": [number for number, point in enumerate(self._points, 1) if point is not None],
         }
         try:
-            methods = self._methods()
+            methods = methods_of(self._object.GetTypeInfo(0))
         except (COMError, OSError) as error:
             facts["methods"] = f"it does not describe itself: {error}"
         else:
-            facts["methods"] = [f"{place}: {method} ({number})" for method, (place, number) in methods.items()]
+            facts["methods"] = shown(methods)
             places = {method.partition("(")[0]: place for method, (place, _) in methods.items()}
             facts["methods_at_other_places"] = [
                 f"{name}: {place} expected, {places[name]} found"
                 for place, name in enumerate(_expected(), _INHERITED)
                 if name in places and places[name] != place
             ]
+        facts["alarm_consumers"] = {path: types_of(path) for path in alarm_libraries()}
         return facts
 
     def _has(self, interface: Any) -> bool:
@@ -68,18 +74,6 @@ class ObservedProxy(LmxProxy):
         except COMError:
             return False
         return True
-
-    def _methods(self) -> dict[str, tuple[int, str]]:
-        """Return the place and the number of each method. The key is its name with its parameters."""
-        described = self._object.GetTypeInfo(0)
-        found = {}
-        for number in range(described.GetTypeAttr().cFuncs):
-            function = described.GetFuncDesc(number)
-            name, *parameters = described.GetNames(function.memid, function.cParams + 1)
-            # Offsets are counted in bytes, and there is a pointer at each place.
-            place = function.oVft // sizeof(c_void_p)
-            found[f"{name}({', '.join(parameters)})"] = place, f"{function.memid & 0xFFFFFFFF:#x}"
-        return found
 
     def _said(self, method: str, hresult: int, text: str) -> None:
         self._recorder.said(method, hresult, text)

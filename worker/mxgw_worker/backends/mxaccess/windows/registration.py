@@ -18,8 +18,9 @@ import winreg  # noqa: E402
 _PROGRAM_IDS = ("LMXProxy.LMXProxyServer", "LMXProxy.LMXProxyServer.1")
 _CLASS = "{C30B52F5-2CB5-4760-AF0A-3A344A7EB5DC}"
 _TYPE_LIBRARY = "{77E896EC-B3E3-4DE4-B96F-F32570164211}"
-# The library of the consumer of alarms. Source: client code (aaOpenSource/aaDataForwarder, AlarmConsumerTest).
-_ALARM_LIBRARY = "wnwrapconsumer.dll"
+# The library of the consumer of alarms (source: client code, aaOpenSource/aaDataForwarder), and how the identifier of
+# its class begins (source: field notes).
+_ALARM_LIBRARY, _ALARM_CLASS = "wnwrapconsumer.dll", "{7ab52e5f"
 
 _version = ctypes.WinDLL("version", use_last_error=True)
 _version.GetFileVersionInfoSizeW.argtypes = (wintypes.LPCWSTR, POINTER(wintypes.DWORD))
@@ -41,12 +42,21 @@ def registration() -> dict[str, object]:
             version: {kind: _value(f"TypeLib\\{_TYPE_LIBRARY}\\{version}\\0\\{kind}") for kind in ("win32", "win64")}
             for version in _keys(f"TypeLib\\{_TYPE_LIBRARY}")
         },
-        "alarm_consumers": [
-            {"id": found, **_class(found)}
-            for found in _keys("CLSID")
-            if (_value(f"CLSID\\{found}\\InprocServer32") or "").lower().endswith(_ALARM_LIBRARY)
-        ],
+        "alarm_consumers": [{"id": found, **_class(found)} for found in _alarm_classes()],
     }
+
+
+def alarm_libraries() -> list[str]:
+    """Return the paths of the libraries of consumers of alarms."""
+    found = (_value(f"CLSID\\{identifier}\\InprocServer32") for identifier in _alarm_classes())
+    return sorted({path.strip('"') for path in found if path})
+
+
+def _alarm_classes() -> Iterator[str]:
+    for found in _keys("CLSID"):
+        library = (_value(f"CLSID\\{found}\\InprocServer32") or "").strip('"').lower()
+        if library.endswith(_ALARM_LIBRARY) or found.lower().startswith(_ALARM_CLASS):
+            yield found
 
 
 def _class(identifier: str) -> dict[str, object]:
