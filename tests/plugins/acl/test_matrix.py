@@ -77,7 +77,7 @@ async def test_there_is_a_request_for_every_rpc() -> None:
     assert {method.rpartition("/")[2] for method in RULES.keys() - REFLECTION} == set(REQUESTS)
 
 
-@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("method", sorted(RULES))
 async def test_every_caller_gets_what_the_table_says(method: str, tmp_path: Path) -> None:
     # With fan-out, so that a stream that is still ending is in nobody's way.
     async with guarded_gateway(
