@@ -9,7 +9,8 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-windows soak chaos check format proto docs bench bench-peers bench-smoke set-up clean
+.PHONY: help demo test test-windows soak chaos check format proto protos-archive docs bench bench-peers bench-mxaccess
+.PHONY: bench-smoke set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -46,6 +47,7 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32
 	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
+	$(BIN)/python scripts/contract.py check
 	$(BIN)/python scripts/generate_docs.py --check
 	$(BIN)/python scripts/check_templates.py
 
@@ -58,6 +60,10 @@ proto: ## Generate the code of protos/
 	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
 
+protos-archive: ## The .proto files as dist/mxgw-protos-VERSION.zip, for those who generate code from them
+	@$(SET_UP)
+	@$(BIN)/python scripts/contract.py archive
+
 docs: ## Generate docs/configuration.md and the reference pages from the code, and the pictures of docs/dashboard.md
 	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python scripts/generate_docs.py
@@ -69,6 +75,11 @@ bench: ## Measure beside floors and installed peers, minutes (ARGS="--case laten
 
 bench-peers: ## Install what `make bench` compares with: NATS, Redis, Mosquitto (Debian, as root)
 	@scripts/install_bench_peers.sh
+
+bench-mxaccess: ## Measure the backend for MXAccess beside sim, in Wine on a double, minutes; makes Windows first, as root
+	@$(SET_UP) opcua dashboard dev
+	@$(BIN)/python scripts/windows/set_up.py
+	@$(BIN)/python benchmarks/mxaccess.py $(ARGS)
 
 bench-smoke: ## Is it still as fast, against floors measured in the same minute? A part of CI
 	@$(SET_UP) opcua dashboard dev

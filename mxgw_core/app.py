@@ -32,6 +32,7 @@ from mxgw_core.plugins.loading import describe, text_of
 from mxgw_core.plugins.services import plugin_service
 from mxgw_core.plugins.tasks import contain_tasks
 from mxgw_core.plugins.watching import CallWatch
+from mxgw_core.rpc.absent_services import absent_services
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.command_service import CommandService
@@ -142,7 +143,11 @@ class GatewayApp:
                 for of_plugin in await self._plugin_services(gateway, {s.descriptor.full_name for s in services}):
                     services += of_plugin.services
                 server = self._server = GrpcServer(
-                    self._settings, services, self._handlers(access, registry), self._calls
+                    self._settings,
+                    services,
+                    self._handlers(access, registry),
+                    self._calls,
+                    absent=absent_services(self._plugins, services),
                 )
                 self._check_plugins()
                 self.addresses = server.bind(addresses)

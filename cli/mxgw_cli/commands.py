@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "backup": "Copy keys, audit log and settings into one file.",
         "bench": "Measure a gateway: how fast here, and is that well?",
         "config": "Check the settings, or show where each comes from.",
+        "conformance": "Check that a client library keeps the rules of mxgw.",
         "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",
         "restore": "Put a backup onto a fresh data directory.",

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -119,6 +120,30 @@ class HandlerFactory:
             else:
                 by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, admit, run, scope))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, by_name)
+
+    def absent(self, service: ServiceDescriptor, failure: Callable[[], GatewayError]) -> grpc.GenericRpcHandler:
+        """Return the handler of a service that no plugin serves here: every call ends with an error of `failure`.
+
+        Callers are not authenticated, because `GetAccess` of the dashboard is for callers without credentials too.
+        """
+
+        def of_method(path: str, *, streams: bool) -> grpc.RpcMethodHandler[Any, Any]:
+            counts = self._counts.method(path, streams=streams)
+
+            async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+                del data
+                began, error = time.perf_counter(), failure()
+                try:
+                    await _abort(context, path, error)
+                finally:
+                    counts.ended(_code_of(error), time.perf_counter() - began)
+
+            make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+            return make(handle)
+
+        name = service.full_name
+        methods = {m.name: of_method(f"/{name}/{m.name}", streams=m.server_streaming) for m in service.methods}
+        return grpc.method_handlers_generic_handler(name, methods)
 
     def _unary(
         self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]], scope: str

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health, health_pb2_grpc
 
 from mxgw_core.api.calls import GrpcService
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import GatewayError, SettingsError
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
@@ -34,7 +38,9 @@ _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that
 # The metadata of a call has an API key, a trace id, and not much more. Source: docs/reference/security.md#metadata.
 _METADATA_BYTES = 16 * 1024
 # The services that grpc itself provides.
-OTHER_SERVICES = (health.SERVICE_NAME, "grpc.reflection.v1alpha.ServerReflection")
+# Newer tools ask for v1 of reflection, older ones for v1alpha. The messages of both are the same on the wire.
+_REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+OTHER_SERVICES = (health.SERVICE_NAME, *_REFLECTION)
 
 
 class GrpcServer:
@@ -46,7 +52,10 @@ class GrpcServer:
         services: Sequence[GrpcService],
         handlers: HandlerFactory,
         counts: CallCounts | None = None,
+        *,
+        absent: Mapping[ServiceDescriptor, Callable[[], GatewayError]] = MappingProxyType({}),
     ) -> None:
+        """`absent` are services of the contract that nobody serves here, with the error of every call of theirs."""
         limits = settings.limits
         self._settings = settings
         self._server = grpc.aio.server(
@@ -69,6 +78,7 @@ class GrpcServer:
         )
         names = [service.descriptor.full_name for service in services]
         self._server.add_generic_rpc_handlers([handlers.handlers(service) for service in services])
+        self._server.add_generic_rpc_handlers([handlers.absent(*missing) for missing in absent.items()])
         self._health = HealthService()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
@@ -140,22 +150,42 @@ class GrpcServer:
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
     """Add gRPC reflection. Its callers are checked like the callers of every other service."""
-    from grpc_reflection.v1alpha import (
-        reflection,
-        reflection_pb2,
-    )  # imported here, because the module uses 1 MiB and reflection is seldom enabled
+    # Imported here, because the module uses 1 MiB and reflection is seldom enabled.
+    from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-    inner: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+    _add_reflection_v1(reflection_pb2.DESCRIPTOR.serialized_pb)
+    inner: Any = reflection.aio.ReflectionServicer([*names, *_REFLECTION])
     method = "ServerReflectionInfo"
 
-    async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        async with handlers.letting_in(f"/{reflection.SERVICE_NAME}/{method}", context):
-            async for response in inner.ServerReflectionInfo(requests, context):
-                yield response
+    def guarded(service: str) -> Any:
+        async def answer(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with handlers.letting_in(f"/{service}/{method}", context):
+                async for response in inner.ServerReflectionInfo(requests, context):
+                    yield response
 
-    handler = grpc.stream_stream_rpc_method_handler(
-        guarded,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {method: handler})])
+        return answer
+
+    for service in _REFLECTION:
+        handler = grpc.stream_stream_rpc_method_handler(
+            guarded(service),
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
+
+
+def _add_reflection_v1(alpha: bytes) -> None:
+    """Make the descriptors of v1 of reflection from those of v1alpha, so that v1 can be reflected itself:
+    grpcio-reflection has v1alpha only.
+    """
+    file = FileDescriptorProto.FromString(alpha)
+    file.name = "grpc/reflection/v1/reflection.proto"
+    file.package = "grpc.reflection.v1"
+    for element in (*file.message_type, *file.service):
+        for field in getattr(element, "field", ()):
+            if field.type_name:
+                field.type_name = field.type_name.replace("v1alpha", "v1")
+        for rpc in getattr(element, "method", ()):
+            rpc.input_type = rpc.input_type.replace("v1alpha", "v1")
+            rpc.output_type = rpc.output_type.replace("v1alpha", "v1")
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from client.scripted import SESSION_ID, Refusal, Scripted
+from client.scripted import Refusal, Scripted
 from support.adoption import LOAD
 from support.restarts import restarts
 
@@ -27,22 +27,6 @@ FULL = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_ID_LIMIT_REACHED")
 
 def ids(requests: list[Any]) -> list[bytes]:
     return [request.request_id for request in requests]
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("lost", [LOST, DRAINING])
-async def test_an_opening_whose_answer_was_lost_is_repeated_under_its_id(
-    scripted: Scripted, gateway: Gateway, lost: Refusal
-) -> None:
-    scripted.script.first["OpenSession"] = [lost, lost]
-    async with gateway.open_session(client_name="hist", lease_s=90) as session:
-        assert session.session_id == SESSION_ID
-
-    asked = scripted.script.called("OpenSession")
-
-    assert len(asked) == 3
-    assert asked[0] == asked[1] == asked[2]
-    assert len(asked[0].request_id) == 16
 
 
 @pytest.mark.asyncio

@@ -7,23 +7,18 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from client.scripted import EPOCH, Refusal, Scripted, changes, gap, heartbeat, opened, read_until
+from client.scripted import EPOCH, Refusal, Scripted, changes, opened, read_until
 
 from mxgw.v1 import event_service_pb2, events_pb2
 from mxgw_client import (
     DataChange,
     EventBatch,
-    Gap,
     OnGap,
     Position,
     ResumePolicy,
     Session,
-    Snapshot,
-    SnapshotEnd,
-    Start,
     StreamCut,
     StreamOpened,
-    after,
     errors,
 )
 
@@ -32,7 +27,6 @@ pytestmark = pytest.mark.asyncio
 Code = grpc.StatusCode
 Response = event_service_pb2.StreamEventsResponse
 Request = event_service_pb2.StreamEventsRequest
-OTHER_EPOCH = bytes(16)
 
 CUT = Refusal(Code.UNAVAILABLE, text="connection reset")
 CLOSED = Refusal(Code.ABORTED, "SESSION_CLOSED", "closed", {"close_reason": "CLIENT"})
@@ -120,20 +114,6 @@ async def test_batches_come_back_too(scripted: Scripted, session: Session) -> No
     assert requests[1].start.after == place(5)
 
 
-@pytest.mark.parametrize("start", [Start.OLDEST, Start.NOW, after(Position(EPOCH, 3))])
-async def test_a_cut_before_any_event_goes_on_where_the_stream_was_opened(
-    scripted: Scripted, session: Session, start: Start
-) -> None:
-    resuming = start.position is not None
-    requests = streams(
-        scripted, [opened(3, resuming=resuming, recovered=resuming), CUT], [resumed(3), changes(4, 4), CLOSED]
-    )
-    seen, _ = await read_until(errors.SessionClosed, session.events(start=start, resume=QUICK), short)
-
-    assert requests[1].start.after == place(3)
-    assert seen[-1] == 4
-
-
 @pytest.mark.parametrize(
     "end",
     [
@@ -214,22 +194,6 @@ async def test_an_end_that_no_attempt_can_mend_is_raised_and_never_tried_again(
         await anext(events)
 
 
-async def test_a_stream_that_never_was_open_is_not_tried_again(scripted: Scripted, session: Session) -> None:
-    requests = streams(scripted, [Refusal(Code.ALREADY_EXISTS, "SUBSCRIBER_EXISTS")])
-    with pytest.raises(errors.SubscriberExists):
-        await session.events(resume=QUICK).open()
-
-    assert len(requests) == 1
-
-
-async def test_without_a_policy_a_cut_is_the_end(scripted: Scripted, session: Session) -> None:
-    requests = streams(scripted, [opened(), changes(1, 1), CUT])
-    seen, _ = await read_until(errors.ConnectionLost, session.events(resume=None), short)
-
-    assert seen == [StreamOpened, 1]
-    assert len(requests) == 1
-
-
 async def test_streams_come_back_by_default(scripted: Scripted, session: Session) -> None:
     streams(scripted, [opened(), CUT], [resumed(0), CLOSED])
     seen, _ = await read_until(errors.SessionClosed, session.events(), short)
@@ -259,25 +223,6 @@ async def test_attempts_end_when_the_outage_lasts_too_long(scripted: Scripted, s
     assert loop.time() - began > 0.2
 
 
-async def test_a_stream_that_worked_begins_with_the_first_delay_again(scripted: Scripted, session: Session) -> None:
-    cut: list[Response | Refusal] = [resumed(0), heartbeat(0), CUT]
-    streams(scripted, [opened(), CUT], *[cut] * 5, [resumed(0), CLOSED])
-    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=1)
-    seen, _ = await read_until(errors.SessionClosed, session.events(resume=limited), type)
-
-    assert seen.count(StreamCut) == 6
-
-
-async def test_a_stream_that_only_opens_and_is_cut_counts_as_a_failed_attempt(
-    scripted: Scripted, session: Session
-) -> None:
-    streams(scripted, [opened(), CUT], *[[resumed(0), CUT]] * 5)
-    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=3)
-    seen, _ = await read_until(errors.ConnectionLost, session.events(resume=limited), type)
-
-    assert seen.count(StreamOpened) == 4
-
-
 async def test_the_gateways_own_delay_is_honoured(scripted: Scripted, session: Session) -> None:
     draining = Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", retry_after_s=0.4)
     requests = streams(scripted, [opened(), draining], [resumed(0), CLOSED])
@@ -291,130 +236,6 @@ async def test_the_gateways_own_delay_is_honoured(scripted: Scripted, session: S
     assert [kind for kind, _, _ in seen] == [StreamOpened, StreamCut, StreamOpened]
     assert seen[1][2] == 1  # the cut was reported before the next attempt was made
     assert seen[2][1] >= 0.4
-
-
-# Gaps: the position moves only with what was handed out
-
-
-@pytest.mark.parametrize(
-    ("lost", "reopened", "expected"),
-    [
-        (gap(6, 20), 5, place(20)),
-        (gap(0, 0, reason=6), 30, place(30)),
-    ],
-    ids=["evicted", "ahead"],
-)
-async def test_the_place_moves_over_a_gap_only_once_it_was_handed_out(
-    scripted: Scripted, session: Session, lost: Response, reopened: int, expected: events_pb2.Position
-) -> None:
-    not_recovered = opened(reopened, resuming=True)
-    requests = streams(
-        scripted,
-        [opened(), changes(1, 5), CUT],
-        [not_recovered, CUT],
-        [not_recovered, lost, CUT],
-        [resumed(expected.sequence), CLOSED],
-    )
-    events = session.events(resume=QUICK)
-    seen, _ = await read_until(errors.SessionClosed, events, lambda item: (short(item), events.position.sequence))
-
-    assert [request.start.after for request in requests[1:]] == [place(5), place(5), expected]
-    assert seen[6:] == [
-        (StreamCut, 5),
-        (StreamOpened, 5),
-        (StreamCut, 5),
-        (StreamOpened, 5),
-        (Gap, expected.sequence),
-        (StreamCut, expected.sequence),
-        (StreamOpened, expected.sequence),
-    ]
-
-
-async def test_another_epoch_surfaces_as_a_gap_and_is_followed_from_there(scripted: Scripted, session: Session) -> None:
-    fresh = opened(7, resuming=True)
-    fresh.opened.epoch = OTHER_EPOCH
-    changed = gap(0, 0, reason=4)
-    changed.gap.epoch = OTHER_EPOCH
-    again = resumed(9)
-    again.opened.epoch = OTHER_EPOCH
-    requests = streams(
-        scripted,
-        [opened(), changes(1, 20), CUT],
-        [fresh, CUT],
-        [fresh, changed, changes(8, 9), CUT],
-        [again, changes(10, 10), CLOSED],
-    )
-    kept: list[DataChange] = []
-
-    def note(item: object) -> object:
-        if isinstance(item, DataChange):
-            kept.append(item)
-        return short(item)
-
-    events = session.events(resume=QUICK)
-    seen, _ = await read_until(errors.SessionClosed, events, note)
-
-    assert [request.start.after for request in requests[1:]] == [place(20), place(20), place(9, OTHER_EPOCH)]
-    assert seen[21:] == [StreamCut, StreamOpened, StreamCut, StreamOpened, Gap, 8, 9, StreamCut, StreamOpened, 10]
-    assert events.position == Position(OTHER_EPOCH, 10)
-    # Events keep the position they came with.
-    assert kept[19].position == Position(EPOCH, 20)
-    assert kept[20].position == Position(OTHER_EPOCH, 8)
-
-
-async def test_a_gap_of_many_runs_leaves_the_place_where_it_is(scripted: Scripted, session: Session) -> None:
-    conflated = gap(2, 9, count=5, reason=3)
-    conflated.gap.runs.extend([3, 3, 2])
-    requests = streams(scripted, [opened(), changes(1, 1), conflated, CUT], [resumed(1), CLOSED])
-    seen, _ = await read_until(
-        errors.SessionClosed, session.events(resume=QUICK), lambda item: item.runs if isinstance(item, Gap) else None
-    )
-
-    assert seen[2] == (3, 3, 2)
-    assert requests[1].start.after == place(1)
-
-
-# Snapshots: one that was cut off is requested again
-
-
-async def test_a_stream_cut_inside_a_snapshot_gets_a_whole_one_and_misses_no_event(
-    scripted: Scripted, session: Session
-) -> None:
-    requests = streams(
-        scripted,
-        [opened(10), CUT],
-        [resumed(10), changes(11, 12), snapshot(13), CUT],
-        [resumed(12), changes(13, 14), snapshot(14), snapshot_end(14), CUT],
-        [resumed(14), CLOSED],
-    )
-    seen, _ = await read_until(errors.SessionClosed, session.events(start=Start.SNAPSHOT, resume=QUICK), short)
-
-    assert [request.with_snapshot for request in requests] == [False, True, True, False]
-    assert [request.start.after.sequence for request in requests[1:]] == [10, 12, 14]
-    assert seen[-6:] == [13, 14, Snapshot, SnapshotEnd, StreamCut, StreamOpened]
-
-
-async def test_the_snapshot_that_follows_a_gap_is_owed_until_it_came(scripted: Scripted, session: Session) -> None:
-    requests = streams(
-        scripted,
-        [opened(), changes(1, 1), CUT],
-        [opened(1, resuming=True), gap(2, 9), CUT],
-        [resumed(9), snapshot(9), snapshot_end(9), CUT],
-        [resumed(9), CLOSED],
-    )
-    await read_until(errors.SessionClosed, session.events(on_gap=OnGap.SNAPSHOT, resume=QUICK), short)
-
-    assert [request.with_snapshot for request in requests] == [False, False, True, False]
-
-
-async def test_the_snapshot_of_the_policy_resync_is_owed_after_its_gap(scripted: Scripted, session: Session) -> None:
-    first = opened()
-    first.opened.policy = "resync"
-    requests = streams(scripted, [first, gap(1, 9, count=9, reason=2), CUT], [resumed(9), CLOSED])
-    await read_until(errors.SessionClosed, session.events(policy="resync", resume=QUICK), short)
-
-    assert requests[1].with_snapshot
-    assert requests[1].start.after == place(9)
 
 
 # Waiting for the next attempt
@@ -488,30 +309,3 @@ async def test_an_attempt_that_is_not_answered_is_given_up(scripted: Scripted, s
 
     assert seen == [StreamOpened, StreamCut, StreamOpened]
     assert len(requests) == 3
-
-
-async def test_silence_is_a_cut_and_the_stream_comes_back(scripted: Scripted, session: Session) -> None:
-    quiet = opened(heartbeat_s=0.2)
-    streams(scripted, [quiet, changes(1, 1)], [resumed(1), changes(2, 2), CLOSED])
-    cuts: list[StreamCut] = []
-
-    def note(item: object) -> object:
-        if isinstance(item, StreamCut):
-            cuts.append(item)
-        return short(item)
-
-    seen, _ = await read_until(errors.SessionClosed, session.events(resume=QUICK), note)
-
-    assert seen == [StreamOpened, 1, StreamCut, StreamOpened, 2]
-    assert isinstance(cuts[0].error, errors.StreamStale)
-
-
-async def test_a_stream_never_comes_back_from_a_frame_that_breaks_the_contract(
-    scripted: Scripted, session: Session
-) -> None:
-    requests = streams(scripted, [opened(), changes(1, 3), changes(2, 4)])
-    with pytest.raises(errors.ProtocolViolation):
-        async for _ in session.events(resume=QUICK):
-            pass
-
-    assert len(requests) == 1

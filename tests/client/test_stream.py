@@ -78,13 +78,6 @@ async def until(condition) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_every_event_and_frame_comes_once_and_in_order(scripted: Scripted, session: Session) -> None:
-    script(scripted, opened(), changes(1, 500), gap(501, 510), changes(511, 700), heartbeat(700), changes(701, 701))
-    seen, _ = await read_until(errors.SessionClosed, session.events(), sequence_or_type)
-
-    assert seen == [StreamOpened, *range(1, 501), Gap, *range(511, 701), Heartbeat, 701]
-
-
 async def test_what_was_sent_before_the_end_arrives_even_when_the_reader_is_slow(
     scripted: Scripted, session: Session
 ) -> None:

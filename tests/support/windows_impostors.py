@@ -1,7 +1,7 @@
 """A program for Windows that pretends to be the worker of a session, in several ways, and looks for its secret.
 
     python windows_impostors.py DATA_DIRECTORY SESSION       each line of input begins a round, see `main`
-    python windows_impostors.py --connect DATA_DIRECTORY SESSION     one silent connection, and its outcome
+    python windows_impostors.py --connect DATA_DIRECTORY SESSION     two silent connections, and the outcome of each
 
 It prints one JSON document for each round.
 """
@@ -27,6 +27,7 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.data_directory import DataDirectory
 from mxgw_worker import platform
 from mxgw_worker.ipc.framing import FrameDecoder, frame
+from mxgw_worker.platform.windows import security
 
 # A user that does not exist, and groups that everybody has.
 _USER, _GROUPS = "S-1-5-21-1-2-3-4242", ("S-1-5-32-545", "S-1-1-0")
@@ -179,7 +180,14 @@ def main() -> None:
     directory, session_id = Path(arguments[-2]), arguments[-1]
     endpoint = DataDirectory(directory).socket_of(session_id)
     if arguments[0] == "--connect":
-        _print({"another user": asyncio.run(refusals(endpoint, b""))[0]})
+        own = "connects"
+        try:
+            asyncio.run(refusals(endpoint, b""))
+        except PermissionError:
+            own = "refuses"
+        # An impostor has no such check.
+        security.owner_of = lambda *_: security.current_user()
+        _print({"another user": asyncio.run(refusals(endpoint, b""))[0], "its worker": own})
         return
     sys.stdin.readline()
     _print(dict(zip(SENT, asyncio.run(refusals(endpoint, *SENT.values())), strict=True)))

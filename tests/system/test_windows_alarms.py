@@ -14,7 +14,7 @@ from mxgw.v1 import alarm_service_pb2 as pb
 from mxgw.v1.alarms_pb2 import Alarm
 from mxgw_client import connect
 
-pytestmark = [needs_windows, pytest.mark.asyncio, pytest.mark.timeout(900)]
+pytestmark = [*needs_windows, pytest.mark.asyncio, pytest.mark.timeout(900)]
 
 _SETTINGS = """
 [plugins]

@@ -1,5 +1,5 @@
 """What is for a machine with MXAccess, in Wine, on its double: `mxgw doctor --mxaccess`, as a 64-bit command with its
-32-bit survey; the demo; and the tests that are marked so.
+32-bit survey; the demo; the tests that are marked so; and the benchmark on it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from support import wine
 from support.mxaccess import sources
 from support.windows_gateway import PATIENT_MXGW, WindowsRestarts, needs_windows
 
-pytestmark = [needs_windows, pytest.mark.timeout(600)]
+pytestmark = [*needs_windows, pytest.mark.timeout(600)]
 
 _SURVEY = ("-I", "-m", "mxgw_worker.backends.mxaccess.survey")
 
@@ -137,6 +138,27 @@ def test_the_tests_for_a_galaxy_pass_on_the_double(windows: WindowsRestarts) -> 
     assert done.returncode == 0, done.stdout[-5000:]
     assert passed
     assert int(passed[1]) > 45, done.stdout[-5000:]
+
+
+@pytest.mark.soak
+def test_the_benchmark_measures_both_backends_in_turns() -> None:
+    sizes = ("--pairs", "2", "--seconds", "1", "--commands", "200", "--writes", "20", "--items", "500")
+    done = subprocess.run(
+        [sys.executable, str(wine.ROOT / "benchmarks" / "mxaccess.py"), *sizes],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    for figure in ("events_per_s", "commands_per_s", "write_p50_ms", "write_p99_ms", "advised_s", "first_values_s"):
+        values = found["figures"][figure]
+
+        assert values["mxaccess"] > 0
+        assert values["sim"] > 0
+        assert values["ratio"][1] <= values["ratio"][0] <= values["ratio"][2]
+    assert found["load_before"] >= 0
 
 
 def _mxgw(windows: WindowsRestarts, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -48,8 +48,7 @@ async def _connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]
     async with connected(where) as gateway:
         try:
             yield gateway
-        except errors.NotAGateway:
-            # The gateway has answered earlier calls, so this error means that only the alarm service is missing.
+        except errors.FeatureNotEnabled:
             raise CliFailure(
                 "this gateway does not monitor alarms",
                 hint='Add "alarms" to plugins.enabled in its settings, and restart it.',

@@ -33,9 +33,9 @@ BACKENDS = ("sim", "recording", "plant", "load", "opcua", "mxaccess")
 @click.option("--items", type=click.IntRange(1, 20_000), metavar="N", help="Tags of the load backend.")
 @click.option("--rate", type=NumberRange(min=1, max=1e6), metavar="R", help="Its events per second, all together.")
 @click.option(
-    "--object", "objects", multiple=True, metavar="OBJECT", help="Show its attributes (mxaccess); repeatable."
+    "--object", "objects", multiple=True, metavar="OBJECT", help="Show the attributes of this object of MXAccess."
 )
-@click.option("--tag", "tags", multiple=True, metavar="REFERENCE", help="Show this tag (mxaccess); repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="REFERENCE", help="Show this tag of MXAccess.")
 @settings_options
 @click.option("--dashboard", is_flag=True, help="Show it in the operator's dashboard (plugin dashboard_tui).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line at the end, and nothing else on stdout.")

@@ -29,7 +29,7 @@ EXAMPLES = [
 @click.option(
     "--scratch", metavar="OBJECT", help="With --mxaccess: tag name of the only object that may be written to."
 )
-@click.option("--tag", "tags", multiple=True, metavar="REFERENCE", help="With --mxaccess: a tag to read; repeatable.")
+@click.option("--tag", "tags", multiple=True, metavar="REFERENCE", help="With --mxaccess: a tag to read.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -57,7 +57,9 @@ EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"
 OPEN_SESSION, INVOKE, STREAM_EVENTS = f"{SESSIONS}/OpenSession", f"{COMMANDS_SERVICE}/Invoke", f"{EVENTS}/StreamEvents"
 
 # The method of gRPC's reflection service, which describes the services of the gateway (setting `gateway.reflection`).
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+REFLECTION = frozenset(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+)
 
 RULES: Mapping[str, Rule] = {
     OPEN_SESSION: Rule(_any_of(Scope.OPEN), Names.NO_SESSION, is_audited=True),
@@ -73,7 +75,7 @@ RULES: Mapping[str, Rule] = {
     STREAM_EVENTS: Rule(_any_of(Scope.EVENTS), role=Role.VIEWER, is_audited=True),
     f"{GATEWAY}/GetGatewayInfo": Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
     f"{GATEWAY}/Ping": Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
-    REFLECTION: Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
+    **dict.fromkeys(REFLECTION, Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER)),
 }
 
 _TO_USE_ITEMS = _any_of(Scope.READ, Scope.WRITE, Scope.SECURED_WRITE, Scope.EVENTS)

@@ -103,6 +103,8 @@ Global___AlarmFilter: _TypeAlias = AlarmFilter  # noqa: Y015
 
 @_typing.final
 class StreamAlarmsRequest(_message.Message):
+    """Which alarms to follow, from where, and how."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -207,6 +209,8 @@ Global___StreamAlarmsResponse: _TypeAlias = StreamAlarmsResponse  # noqa: Y015
 
 @_typing.final
 class QueryActiveAlarmsRequest(_message.Message):
+    """Which active alarms to list, and which page of them."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
@@ -235,6 +239,8 @@ Global___QueryActiveAlarmsRequest: _TypeAlias = QueryActiveAlarmsRequest  # noqa
 
 @_typing.final
 class QueryActiveAlarmsResponse(_message.Message):
+    """One page of the active alarms."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ALARMS_FIELD_NUMBER: _builtins.int
@@ -269,6 +275,8 @@ Global___QueryActiveAlarmsResponse: _TypeAlias = QueryActiveAlarmsResponse  # no
 
 @_typing.final
 class AcknowledgeAlarmRequest(_message.Message):
+    """Which alarms to acknowledge, and for whom."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCES_FIELD_NUMBER: _builtins.int
@@ -333,6 +341,8 @@ Global___AcknowledgeResult: _TypeAlias = AcknowledgeResult  # noqa: Y015
 
 @_typing.final
 class AcknowledgeAlarmResponse(_message.Message):
+    """What became of each acknowledgement."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AlarmServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """The alarms of the plant; served by the plugin `alarms`.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class AlarmServiceStub(object):
 
 
 class AlarmServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """The alarms of the plant; served by the plugin `alarms`.
+    """
 
     def StreamAlarms(self, request, context):
         """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
@@ -105,7 +107,8 @@ def add_AlarmServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AlarmService(object):
-    """Missing associated documentation comment in .proto file."""
+    """The alarms of the plant; served by the plugin `alarms`.
+    """
 
     @staticmethod
     def StreamAlarms(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlarmServiceStub:
+    """The alarms of the plant; served by the plugin `alarms`."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -45,6 +47,8 @@ class AlarmServiceStub:
 
 @_typing.type_check_only
 class AlarmServiceAsyncStub(AlarmServiceStub):
+    """The alarms of the plant; served by the plugin `alarms`."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamAlarms: _aio.UnaryStreamMultiCallable[_alarm_service_pb2.StreamAlarmsRequest, _alarm_service_pb2.StreamAlarmsResponse]  # type: ignore[assignment]
     """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
@@ -59,6 +63,8 @@ class AlarmServiceAsyncStub(AlarmServiceStub):
     """Acknowledge alarms. Every alarm has its own result; what was acknowledged also comes as a transition."""
 
 class AlarmServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The alarms of the plant; served by the plugin `alarms`."""
+
     @_abc_1.abstractmethod
     def StreamAlarms(
         self,

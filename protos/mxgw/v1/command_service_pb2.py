@@ -26,13 +26,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from mxgw.v1 import commands_pb2 as mxgw_dot_v1_dot_commands__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/command_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mxgw/v1/commands.proto\"\x88\x01\n\rInvokeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x12.mxgw.v1.MxCommand\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\"1\n\x0eInvokeResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReply\"\x8b\x01\n\rBrowseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x15\n\rname_contains\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x18\n\x10include_metadata\x18\x06 \x01(\x08\"M\n\x0e\x42rowseResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x86\x01\n\x0e\x43ommandService\x12\x39\n\x06Invoke\x12\x16.mxgw.v1.InvokeRequest\x1a\x17.mxgw.v1.InvokeResponse\x12\x39\n\x06\x42rowse\x12\x16.mxgw.v1.BrowseRequest\x1a\x17.mxgw.v1.BrowseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmxgw/v1/command_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16mxgw/v1/commands.proto\"\x88\x01\n\rInvokeRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x12.mxgw.v1.MxCommand\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\"1\n\x0eInvokeResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReply\"\x8b\x01\n\rBrowseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x15\n\rname_contains\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x18\n\x10include_metadata\x18\x06 \x01(\x08\"M\n\x0e\x42rowseResponse\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x86\x01\n\x0e\x43ommandService\x12\x39\n\x06Invoke\x12\x16.mxgw.v1.InvokeRequest\x1a\x17.mxgw.v1.InvokeResponse\x12\x39\n\x06\x42rowse\x12\x16.mxgw.v1.BrowseRequest\x1a\x17.mxgw.v1.BrowseResponseB_\n\x07mxgw.v1B\x13\x43ommandServiceProtoP\x01Z\x1emxgw.dev/go/gen/mxgw/v1;mxgwv1\xaa\x02\x07Mxgw.V1\xca\x02\x07Mxgw\\V1\xea\x02\x08Mxgw::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mxgw.v1.command_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\007mxgw.v1B\023CommandServiceProtoP\001Z\036mxgw.dev/go/gen/mxgw/v1;mxgwv1\252\002\007Mxgw.V1\312\002\007Mxgw\\V1\352\002\010Mxgw::V1'
   _globals['_INVOKEREQUEST']._serialized_start=99
   _globals['_INVOKEREQUEST']._serialized_end=235
   _globals['_INVOKERESPONSE']._serialized_start=237

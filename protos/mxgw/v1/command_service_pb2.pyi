@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class InvokeRequest(_message.Message):
+    """One command, and for which session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -61,6 +63,8 @@ Global___InvokeRequest: _TypeAlias = InvokeRequest  # noqa: Y015
 
 @_typing.final
 class InvokeResponse(_message.Message):
+    """What MXAccess answered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLY_FIELD_NUMBER: _builtins.int
@@ -81,6 +85,8 @@ Global___InvokeResponse: _TypeAlias = InvokeResponse  # noqa: Y015
 
 @_typing.final
 class BrowseRequest(_message.Message):
+    """Where to look, and which page of what is there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -121,6 +127,8 @@ Global___BrowseRequest: _TypeAlias = BrowseRequest  # noqa: Y015
 
 @_typing.final
 class BrowseResponse(_message.Message):
+    """One page of the children."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODES_FIELD_NUMBER: _builtins.int

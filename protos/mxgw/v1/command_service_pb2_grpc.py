@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CommandServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Commands to the worker of a session.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,7 +48,8 @@ class CommandServiceStub(object):
 
 
 class CommandServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Commands to the worker of a session.
+    """
 
     def Invoke(self, request, context):
         """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
@@ -87,7 +89,8 @@ def add_CommandServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CommandService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Commands to the worker of a session.
+    """
 
     @staticmethod
     def Invoke(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CommandServiceStub:
+    """Commands to the worker of a session."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -41,6 +43,8 @@ class CommandServiceStub:
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
+    """Commands to the worker of a session."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Invoke: _aio.UnaryUnaryMultiCallable[_command_service_pb2.InvokeRequest, _command_service_pb2.InvokeResponse]  # type: ignore[assignment]
     """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
@@ -51,6 +55,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """List the children of a node of the backend's address space."""
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Commands to the worker of a session."""
+
     @_abc_1.abstractmethod
     def Invoke(
         self,

@@ -1210,6 +1210,8 @@ Global___EngineeringUnits: _TypeAlias = EngineeringUnits  # noqa: Y015
 
 @_typing.final
 class ValueRange(_message.Message):
+    """A range of numbers; both ends belong to it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOW_FIELD_NUMBER: _builtins.int
@@ -1232,6 +1234,8 @@ Global___ValueRange: _TypeAlias = ValueRange  # noqa: Y015
 
 @_typing.final
 class EnumerationName(_message.Message):
+    """The name of one number of an enumeration."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUE_FIELD_NUMBER: _builtins.int

@@ -142,6 +142,8 @@ Global___OverflowPolicyChoice: _TypeAlias = OverflowPolicyChoice  # noqa: Y015
 
 @_typing.final
 class StreamEventsRequest(_message.Message):
+    """Which events to follow, from where, and how."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -190,6 +192,8 @@ Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
 
 @_typing.final
 class StreamEventsResponse(_message.Message):
+    """One frame of an event stream. Ignore a frame of a kind that you do not know."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPENED_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EventServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """The events of a session.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class EventServiceStub(object):
 
 
 class EventServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """The events of a session.
+    """
 
     def StreamEvents(self, request, context):
         """Follow a session's events. StreamOpened comes first; then every event, once and in order, or a Gap in its place.
@@ -70,7 +72,8 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService(object):
-    """Missing associated documentation comment in .proto file."""
+    """The events of a session.
+    """
 
     @staticmethod
     def StreamEvents(request,

@@ -34,7 +34,8 @@ class _PluginStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PluginSta
     PLUGIN_STATE_AVAILABLE: _PluginState.ValueType  # 3
     """Installed but not enabled in the settings."""
 
-class PluginState(_PluginState, metaclass=_PluginStateEnumTypeWrapper): ...
+class PluginState(_PluginState, metaclass=_PluginStateEnumTypeWrapper):
+    """What became of a plugin."""
 
 PLUGIN_STATE_UNSPECIFIED: PluginState.ValueType  # 0
 PLUGIN_STATE_LOADED: PluginState.ValueType  # 1
@@ -46,6 +47,8 @@ Global___PluginState: _TypeAlias = PluginState  # noqa: Y015
 
 @_typing.final
 class GetGatewayInfoRequest(_message.Message):
+    """Asks for nothing in particular."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -61,6 +64,8 @@ Global___GetGatewayInfoRequest: _TypeAlias = GetGatewayInfoRequest  # noqa: Y015
 
 @_typing.final
 class PluginInfo(_message.Message):
+    """One plugin of the gateway."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -141,6 +146,8 @@ Global___GatewayLimits: _TypeAlias = GatewayLimits  # noqa: Y015
 
 @_typing.final
 class GetGatewayInfoResponse(_message.Message):
+    """What this gateway is and has."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
@@ -204,6 +211,8 @@ Global___GetGatewayInfoResponse: _TypeAlias = GetGatewayInfoResponse  # noqa: Y0
 
 @_typing.final
 class PingRequest(_message.Message):
+    """What to ask, the gateway or a worker too."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -228,6 +237,8 @@ Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
+    """The answer, and when it was given."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_FIELD_NUMBER: _builtins.int

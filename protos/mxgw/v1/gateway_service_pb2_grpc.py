@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class GatewayServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What a gateway is, and whether it answers.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,7 +48,8 @@ class GatewayServiceStub(object):
 
 
 class GatewayServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What a gateway is, and whether it answers.
+    """
 
     def GetGatewayInfo(self, request, context):
         """Version, plugins, backends and limits of this gateway.
@@ -85,7 +87,8 @@ def add_GatewayServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GatewayService(object):
-    """Missing associated documentation comment in .proto file."""
+    """What a gateway is, and whether it answers.
+    """
 
     @staticmethod
     def GetGatewayInfo(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GatewayServiceStub:
+    """What a gateway is, and whether it answers."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -38,6 +40,8 @@ class GatewayServiceStub:
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
+    """What a gateway is, and whether it answers."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetGatewayInfo: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetGatewayInfoRequest, _gateway_service_pb2.GetGatewayInfoResponse]  # type: ignore[assignment]
     """Version, plugins, backends and limits of this gateway."""
@@ -45,6 +49,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Check that the gateway answers; with a session id, that its worker answers too. A Ping extends the session's lease."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What a gateway is, and whether it answers."""
+
     @_abc_1.abstractmethod
     def GetGatewayInfo(
         self,

@@ -39,7 +39,8 @@ class _SessionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionS
     SESSION_STATE_ADOPTING: _SessionState.ValueType  # 6
     """The gateway was restarted and waits for the session's worker to come back."""
 
-class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper): ...
+class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper):
+    """Where a session is in its life."""
 
 SESSION_STATE_UNSPECIFIED: SessionState.ValueType  # 0
 SESSION_STATE_CREATING: SessionState.ValueType  # 1
@@ -107,7 +108,8 @@ class _AdviseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdviseKind
     ADVISE_KIND_PLAIN: _AdviseKind.ValueType  # 2
     ADVISE_KIND_SUPERVISORY: _AdviseKind.ValueType  # 3
 
-class AdviseKind(_AdviseKind, metaclass=_AdviseKindEnumTypeWrapper): ...
+class AdviseKind(_AdviseKind, metaclass=_AdviseKindEnumTypeWrapper):
+    """How an item is advised."""
 
 ADVISE_KIND_UNSPECIFIED: AdviseKind.ValueType  # 0
 ADVISE_KIND_NONE: AdviseKind.ValueType  # 1
@@ -236,6 +238,8 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class OpenSessionRequest(_message.Message):
+    """What the new session is to be."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
@@ -279,6 +283,8 @@ Global___OpenSessionRequest: _TypeAlias = OpenSessionRequest  # noqa: Y015
 
 @_typing.final
 class OpenSessionResponse(_message.Message):
+    """The session that was opened."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -299,6 +305,8 @@ Global___OpenSessionResponse: _TypeAlias = OpenSessionResponse  # noqa: Y015
 
 @_typing.final
 class CloseSessionRequest(_message.Message):
+    """Which session to end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -318,6 +326,8 @@ Global___CloseSessionRequest: _TypeAlias = CloseSessionRequest  # noqa: Y015
 
 @_typing.final
 class CloseSessionResponse(_message.Message):
+    """The session as it ended."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -338,6 +348,8 @@ Global___CloseSessionResponse: _TypeAlias = CloseSessionResponse  # noqa: Y015
 
 @_typing.final
 class GetSessionRequest(_message.Message):
+    """Which session to describe."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -357,6 +369,8 @@ Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
 
 @_typing.final
 class GetSessionResponse(_message.Message):
+    """The session as it is now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
@@ -377,6 +391,8 @@ Global___GetSessionResponse: _TypeAlias = GetSessionResponse  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
+    """Which page of the sessions to list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
@@ -405,6 +421,8 @@ Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
 
 @_typing.final
 class ListSessionsResponse(_message.Message):
+    """One page of the sessions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSIONS_FIELD_NUMBER: _builtins.int
@@ -515,6 +533,8 @@ Global___Registration: _TypeAlias = Registration  # noqa: Y015
 
 @_typing.final
 class GetSessionStateRequest(_message.Message):
+    """Which session, and which page of its items."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -545,6 +565,8 @@ Global___GetSessionStateRequest: _TypeAlias = GetSessionStateRequest  # noqa: Y0
 
 @_typing.final
 class GetSessionStateResponse(_message.Message):
+    """The registrations, and one page of the items."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
@@ -584,6 +606,8 @@ Global___GetSessionStateResponse: _TypeAlias = GetSessionStateResponse  # noqa: 
 
 @_typing.final
 class ListSubscribersRequest(_message.Message):
+    """Which session to ask about."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -784,6 +808,8 @@ Global___SessionCounter: _TypeAlias = SessionCounter  # noqa: Y015
 
 @_typing.final
 class ListSubscribersResponse(_message.Message):
+    """The subscribers of a session, and its log."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBSCRIBERS_FIELD_NUMBER: _builtins.int
@@ -828,6 +854,8 @@ Global___ListSubscribersResponse: _TypeAlias = ListSubscribersResponse  # noqa: 
 
 @_typing.final
 class GetWorkerInfoRequest(_message.Message):
+    """Which session to ask about."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -847,6 +875,8 @@ Global___GetWorkerInfoRequest: _TypeAlias = GetWorkerInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetWorkerInfoResponse(_message.Message):
+    """The worker process of a session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PID_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Opens, describes and closes sessions.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -72,7 +73,8 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Opens, describes and closes sessions.
+    """
 
     def OpenSession(self, request, context):
         """Start a worker and return when its backend is ready. Keep the id: every other call names it.
@@ -173,7 +175,8 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Opens, describes and closes sessions.
+    """
 
     @staticmethod
     def OpenSession(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
+    """Opens, describes and closes sessions."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -53,6 +55,8 @@ class SessionServiceStub:
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
+    """Opens, describes and closes sessions."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.OpenSessionRequest, _session_service_pb2.OpenSessionResponse]  # type: ignore[assignment]
     """Start a worker and return when its backend is ready. Keep the id: every other call names it.
@@ -75,6 +79,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """The worker process behind the session: pid, memory, outbox, health."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Opens, describes and closes sessions."""
+
     @_abc_1.abstractmethod
     def OpenSession(
         self,

@@ -433,6 +433,8 @@ Global___MxArray: _TypeAlias = MxArray  # noqa: Y015
 
 @_typing.final
 class BooleanArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -453,6 +455,8 @@ Global___BooleanArray: _TypeAlias = BooleanArray  # noqa: Y015
 
 @_typing.final
 class IntegerArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -473,6 +477,8 @@ Global___IntegerArray: _TypeAlias = IntegerArray  # noqa: Y015
 
 @_typing.final
 class LongArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -493,6 +499,8 @@ Global___LongArray: _TypeAlias = LongArray  # noqa: Y015
 
 @_typing.final
 class FloatArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -513,6 +521,8 @@ Global___FloatArray: _TypeAlias = FloatArray  # noqa: Y015
 
 @_typing.final
 class DoubleArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -533,6 +543,8 @@ Global___DoubleArray: _TypeAlias = DoubleArray  # noqa: Y015
 
 @_typing.final
 class StringArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -553,6 +565,8 @@ Global___StringArray: _TypeAlias = StringArray  # noqa: Y015
 
 @_typing.final
 class TimeArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -573,6 +587,8 @@ Global___TimeArray: _TypeAlias = TimeArray  # noqa: Y015
 
 @_typing.final
 class ElapsedTimeArray(_message.Message):
+    """Elements of an array."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int
@@ -593,6 +609,8 @@ Global___ElapsedTimeArray: _TypeAlias = ElapsedTimeArray  # noqa: Y015
 
 @_typing.final
 class ValueArray(_message.Message):
+    """Elements of an array that may differ in kind."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ELEMENTS_FIELD_NUMBER: _builtins.int

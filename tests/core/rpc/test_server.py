@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 import psutil
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.certificates import Authority
@@ -299,25 +300,43 @@ async def test_calls_above_the_limit_are_refused_in_words_counted_and_logged_onc
     assert [r.getMessage() for r in caplog.records if "again; 3 were refused" in r.getMessage()]
 
 
-async def _reflected(client: Client) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
-    call = stub.ServerReflectionInfo(timeout=60)
-    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+async def _ask_reflection(
+    client: Client, service: str, request: reflection_pb2.ServerReflectionRequest
+) -> reflection_pb2.ServerReflectionResponse:
+    ask = client.channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call = ask(timeout=60)
+    await call.write(request)
     await call.done_writing()
     response = await call.read()
 
-    assert response is not grpc.aio.EOF
+    assert isinstance(response, reflection_pb2.ServerReflectionResponse)
 
-    return {service.name for service in response.list_services_response.service}
+    return response
 
 
-async def test_reflection_is_there_when_the_settings_say_so() -> None:
+@pytest.mark.parametrize("service", REFLECTION)
+async def test_reflection_of_both_versions_is_there_when_the_settings_say_so(service: str) -> None:
+    request = reflection_pb2.ServerReflectionRequest
     async with (
         running_gateway({"gateway.reflection": True}) as gateway,
         client_of(gateway.target) as client,
         asyncio.timeout(60),
     ):
-        assert {"mxgw.v1.SessionService", "mxgw.v1.CommandService", "grpc.health.v1.Health"} <= await _reflected(client)
+        listed = await _ask_reflection(client, service, request(list_services=""))
+        itself = await _ask_reflection(client, service, request(file_containing_symbol=service))
+    names = {entry.name for entry in listed.list_services_response.service}
+    (file,) = map(FileDescriptorProto.FromString, itself.file_descriptor_response.file_descriptor_proto)
+
+    assert {"mxgw.v1.SessionService", "mxgw.v1.CommandService", "grpc.health.v1.Health", *REFLECTION} <= names
+    assert f"{file.package}.{file.service[0].name}" == service
+    assert file.service[0].method[0].input_type == f".{file.package}.ServerReflectionRequest"
 
 
 async def test_reflection_is_off_by_default() -> None:

@@ -179,7 +179,7 @@ async def test_while_the_alarm_manager_hangs_mxaccess_answers_and_polls_fail_at_
         rig.sink.take("write_complete")
 
     manager.go_on.set()
-    await until(lambda: rig.backend._alarms._line._polling.done())  # type: ignore[union-attr]
+    await until(rig.backend._alarms._line._polling.done)  # type: ignore[union-attr]
 
     assert len(await rig.backend.active_alarms()) == 2
     # One call hung, for which those who asked later waited too; then came a new one.

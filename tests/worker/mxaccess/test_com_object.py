@@ -9,18 +9,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.mxaccess import sources
-from support.mxaccess.sources import Source
+from support.mxaccess.sources import Source, register
 from support.waiting import until
 
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_DEGRADED
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_worker.backends.base import E_ACCESSDENIED, E_NOTIMPL, BackendUnavailable, MxError
 from mxgw_worker.backends.mxaccess import MxAccessBackend
+from mxgw_worker.backends.mxaccess.apartment import Apartment
+from mxgw_worker.backends.mxaccess.com import Com
+from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.sim.testing import RecordingSink
 
 pytestmark = [
@@ -228,6 +231,7 @@ async def test_without_a_licence_the_item_and_the_start_say_so(knobs: dict[str, 
 
 @only_32_bit
 async def test_a_call_that_hangs_is_found() -> None:
+    register()
     sink = RecordingSink()
     backend = MxAccessBackend({"slow_call_s": 0.2, "call_limit_s": 1.0})
     await backend.start(sink)
@@ -241,6 +245,50 @@ async def test_a_call_that_hangs_is_found() -> None:
     assert sink.healths[-1] == SOURCE_HEALTH_DEGRADED
     assert "has not returned from the delivery of an event for 1 s" in sink.failures[0]
     await backend.stop()
+
+
+class _Counter:
+    """Implements `ComEvents`. Counts data changes in the thread of the apartment."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+
+    def data_change(self, *event: object) -> None:
+        self.changes += 1
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *event: None
+
+
+@only_32_bit
+async def test_commands_have_their_turn_however_many_events_a_message_brings(knobs: dict[str, str]) -> None:
+    """The double sends 2,000 events for one message of its timer when it is late, and always has the next one then."""
+    from mxgw_worker.backends.mxaccess.windows.pump import WindowsPump
+
+    def connect() -> Com:
+        from mxgw_worker.backends.mxaccess.windows.lmx_proxy import LmxProxy
+
+        return LmxProxy(counter, Dates(local=False))
+
+    def advise() -> None:
+        for number in range(1, 101):
+            com.advise(server, com.add_item(server, f"Load.Item{number:05d}"))
+
+    knobs["LMXDOUBLE_RATE"] = "1e6"
+    register()
+    counter = _Counter()
+    apartment = Apartment(WindowsPump(), "test")
+    com = await apartment.start(connect, "its creation")
+    server = await apartment.call("Register", lambda: com.register("test"))
+    await apartment.call("Advise", advise)
+    await until(lambda: counter.changes > 20_000)
+    before = counter.changes
+    await apartment.call("Register", lambda: com.register("another"))
+    passed = counter.changes - before
+    await apartment.call("its release", lambda: (com.unregister(server), com.release()))
+    await apartment.end()
+
+    assert passed < 20_000
 
 
 @only_32_bit
@@ -366,11 +414,21 @@ async def test_a_completion_without_a_status_is_no_success() -> None:
     source = Source("com double")
     await source.start()
     switch = await source.advised("Sim.NoStatuses")
+    values: list[int] = []
+    statuses: list[object] = []
+
+    def change(*arguments: object) -> None:
+        assert isinstance(arguments[2], MxValue)
+        values.append(arguments[2].integer)
+        statuses.append(arguments[5])
+
+    source.sink.data_change = change  # type: ignore[method-assign]
     await source.backend.write(source.server, switch, MxValue(boolean=True), 0)
     await source.completion(switch)
     item = await source.added("Bench_001.Constant")
     await source.backend.advise(source.server, item)
-    assert (await source.event(lambda event: event.item == item and event.value is not None)).value == 42
+    await until(lambda: 42 in values)
+    assert statuses[-1] == ()
     await source.backend.write(source.server, switch, MxValue(boolean=False), 0)
     await until(lambda: bool(source.sink.gaps))
 

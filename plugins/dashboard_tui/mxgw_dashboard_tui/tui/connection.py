@@ -261,9 +261,18 @@ def _channel(target: Target) -> grpc.aio.Channel:
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:
     said = _meaning(error)[1]
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+    if _is_absent(error):
         return NotServed(said)
     return NotThere(said) if error.code() in _NO else Refused(said)
+
+
+def _is_absent(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether the gateway does not serve the called service, or what answers is no gateway."""
+    if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+        # ErrorInfo has the reason as plain text, and no other reason of the gateway contains this one.
+        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+        return b"FEATURE_NOT_ENABLED" in (details if isinstance(details, bytes) else b"")
+    return error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
@@ -274,7 +283,7 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
             return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said
-        case grpc.StatusCode.UNIMPLEMENTED:
+        case _ if _is_absent(error):
             return Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect"
         case grpc.StatusCode.UNAVAILABLE:
             # gRPC's text about a failed connection has the cause after the last colon.

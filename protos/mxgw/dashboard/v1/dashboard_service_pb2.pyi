@@ -40,7 +40,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_ADMINISTRATOR: _Role.ValueType  # 2
     """Sees everything the plugins allow, settings and journal included, and may close sessions and kill workers."""
 
-class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What an operator may do."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_VIEWER: Role.ValueType  # 1
@@ -67,7 +68,8 @@ class _JournalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JournalKi
     JOURNAL_KIND_OPERATOR_ACTION: _JournalKind.ValueType  # 8
     """What an operator did, or was refused; administrators only."""
 
-class JournalKind(_JournalKind, metaclass=_JournalKindEnumTypeWrapper): ...
+class JournalKind(_JournalKind, metaclass=_JournalKindEnumTypeWrapper):
+    """What an entry of the journal is about."""
 
 JOURNAL_KIND_UNSPECIFIED: JournalKind.ValueType  # 0
 JOURNAL_KIND_SESSION_OPENED: JournalKind.ValueType  # 1
@@ -84,6 +86,8 @@ Global___JournalKind: _TypeAlias = JournalKind  # noqa: Y015
 
 @_typing.final
 class GetAccessRequest(_message.Message):
+    """Asks for nothing in particular."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -99,6 +103,8 @@ Global___GetAccessRequest: _TypeAlias = GetAccessRequest  # noqa: Y015
 
 @_typing.final
 class GetAccessResponse(_message.Message):
+    """Who the caller is, and what it may do."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGIN_REQUIRED_FIELD_NUMBER: _builtins.int
@@ -130,6 +136,8 @@ Global___GetAccessResponse: _TypeAlias = GetAccessResponse  # noqa: Y015
 
 @_typing.final
 class LoginRequest(_message.Message):
+    """Who logs in."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
@@ -152,6 +160,8 @@ Global___LoginRequest: _TypeAlias = LoginRequest  # noqa: Y015
 
 @_typing.final
 class LoginResponse(_message.Message):
+    """The login: its token, and what the operator may do."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
@@ -188,6 +198,8 @@ Global___LoginResponse: _TypeAlias = LoginResponse  # noqa: Y015
 
 @_typing.final
 class RenewLoginRequest(_message.Message):
+    """The token to renew is the one of the call."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -203,6 +215,8 @@ Global___RenewLoginRequest: _TypeAlias = RenewLoginRequest  # noqa: Y015
 
 @_typing.final
 class RenewLoginResponse(_message.Message):
+    """The new token, and what the operator may do now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
@@ -239,6 +253,8 @@ Global___RenewLoginResponse: _TypeAlias = RenewLoginResponse  # noqa: Y015
 
 @_typing.final
 class LogoutRequest(_message.Message):
+    """The token to end is the one of the call."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -254,6 +270,8 @@ Global___LogoutRequest: _TypeAlias = LogoutRequest  # noqa: Y015
 
 @_typing.final
 class LogoutResponse(_message.Message):
+    """The login is over."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -269,6 +287,8 @@ Global___LogoutResponse: _TypeAlias = LogoutResponse  # noqa: Y015
 
 @_typing.final
 class WatchGatewayRequest(_message.Message):
+    """How often to send a snapshot."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
@@ -421,6 +441,8 @@ Global___GatewayProcess: _TypeAlias = GatewayProcess  # noqa: Y015
 
 @_typing.final
 class PluginRow(_message.Message):
+    """One plugin, and how often its hooks failed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -467,6 +489,8 @@ Global___PluginRow: _TypeAlias = PluginRow  # noqa: Y015
 
 @_typing.final
 class WatchGatewayResponse(_message.Message):
+    """One snapshot of the gateway."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -560,6 +584,8 @@ Global___WatchGatewayResponse: _TypeAlias = WatchGatewayResponse  # noqa: Y015
 
 @_typing.final
 class WatchSessionRequest(_message.Message):
+    """Which session to watch, and how often."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -585,6 +611,8 @@ Global___WatchSessionRequest: _TypeAlias = WatchSessionRequest  # noqa: Y015
 
 @_typing.final
 class CommandInFlight(_message.Message):
+    """A command that has no answer yet."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -609,6 +637,8 @@ Global___CommandInFlight: _TypeAlias = CommandInFlight  # noqa: Y015
 
 @_typing.final
 class WatchSessionResponse(_message.Message):
+    """One snapshot of a session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -653,6 +683,8 @@ Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
 
 @_typing.final
 class WatchEventsRequest(_message.Message):
+    """Which session to watch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -672,6 +704,8 @@ Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 
 @_typing.final
 class WatchEventsResponse(_message.Message):
+    """Some events of a session."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -717,6 +751,8 @@ Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
 
 @_typing.final
 class ListItemsRequest(_message.Message):
+    """Which session, and which page of its items."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -743,6 +779,8 @@ Global___ListItemsRequest: _TypeAlias = ListItemsRequest  # noqa: Y015
 
 @_typing.final
 class ListItemsResponse(_message.Message):
+    """One page of the items."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -767,6 +805,8 @@ Global___ListItemsResponse: _TypeAlias = ListItemsResponse  # noqa: Y015
 
 @_typing.final
 class ListSettingsRequest(_message.Message):
+    """Asks for nothing in particular."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -782,6 +822,8 @@ Global___ListSettingsRequest: _TypeAlias = ListSettingsRequest  # noqa: Y015
 
 @_typing.final
 class Setting(_message.Message):
+    """One setting in effect."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
@@ -809,6 +851,8 @@ Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final
 class ListSettingsResponse(_message.Message):
+    """All settings in effect."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -833,6 +877,8 @@ Global___ListSettingsResponse: _TypeAlias = ListSettingsResponse  # noqa: Y015
 
 @_typing.final
 class WatchAuditRequest(_message.Message):
+    """How much of the audit log to send first."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
@@ -909,6 +955,8 @@ Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
 
 @_typing.final
 class WatchAuditResponse(_message.Message):
+    """Some entries of the audit log."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AS_OF_FIELD_NUMBER: _builtins.int
@@ -947,6 +995,8 @@ Global___WatchAuditResponse: _TypeAlias = WatchAuditResponse  # noqa: Y015
 
 @_typing.final
 class CloseSessionRequest(_message.Message):
+    """Which session to end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -966,6 +1016,8 @@ Global___CloseSessionRequest: _TypeAlias = CloseSessionRequest  # noqa: Y015
 
 @_typing.final
 class CloseSessionResponse(_message.Message):
+    """The session has ended."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -981,6 +1033,8 @@ Global___CloseSessionResponse: _TypeAlias = CloseSessionResponse  # noqa: Y015
 
 @_typing.final
 class KillWorkerRequest(_message.Message):
+    """Which session to end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -1000,6 +1054,8 @@ Global___KillWorkerRequest: _TypeAlias = KillWorkerRequest  # noqa: Y015
 
 @_typing.final
 class KillWorkerResponse(_message.Message):
+    """The worker process was killed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(

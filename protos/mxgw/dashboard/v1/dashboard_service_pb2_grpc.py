@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DashboardServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What operators see and do; served by the plugin `dashboard_tui`.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -97,7 +98,8 @@ class DashboardServiceStub(object):
 
 
 class DashboardServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What operators see and do; served by the plugin `dashboard_tui`.
+    """
 
     def GetAccess(self, request, context):
         """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect.
@@ -259,7 +261,8 @@ def add_DashboardServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DashboardService(object):
-    """Missing associated documentation comment in .proto file."""
+    """What operators see and do; served by the plugin `dashboard_tui`.
+    """
 
     @staticmethod
     def GetAccess(request,

@@ -31,6 +31,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DashboardServiceStub:
+    """What operators see and do; served by the plugin `dashboard_tui`."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -69,6 +71,8 @@ class DashboardServiceStub:
 
 @_typing.type_check_only
 class DashboardServiceAsyncStub(DashboardServiceStub):
+    """What operators see and do; served by the plugin `dashboard_tui`."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAccess: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.GetAccessRequest, _dashboard_service_pb2.GetAccessResponse]  # type: ignore[assignment]
     """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect."""
@@ -103,6 +107,8 @@ class DashboardServiceAsyncStub(DashboardServiceStub):
     """End a session by killing its worker process at once. Administrators only."""
 
 class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What operators see and do; served by the plugin `dashboard_tui`."""
+
     @_abc_1.abstractmethod
     def GetAccess(
         self,

@@ -8,6 +8,8 @@ namespace {
 
 constexpr long GOOD = 192, BAD_CONFIGURATION = 4, BAD_COMMUNICATION = 24, WAITING_FOR_INITIAL_DATA = 32;
 constexpr UINT TICK_MS = 10;
+// Posted when a job is due at once: the timer has steps of 10 ms or more.
+constexpr UINT JOBS_ARE_DUE = WM_APP;
 constexpr ULONGLONG LOAD_SETTLE_MS = 1000;
 constexpr size_t MOST_PER_TICK = 2000;
 const IID EVENTS = {0x848299B6, 0xDD61, 0x4A0D, {0xA3, 0x04, 0x39, 0x47, 0xA5, 0x64, 0xB8, 0x9C}};
@@ -151,9 +153,14 @@ Server::~Server() {
 
 LRESULT CALLBACK Server::window_procedure(HWND window, UINT message, WPARAM first, LPARAM second) {
     const auto server = reinterpret_cast<Server *>(GetWindowLongPtrW(window, GWLP_USERDATA));
-    if (server && message == WM_TIMER) {
+    if (server && (message == WM_TIMER || message == JOBS_ARE_DUE)) {
         server->AddRef();
-        server->tick();
+        if (message == JOBS_ARE_DUE) {
+            server->is_posted_ = false;
+            server->do_jobs(GetTickCount64());
+        } else {
+            server->tick();
+        }
         server->Release();
         return 0;
     }
@@ -354,7 +361,10 @@ STDMETHODIMP Server::SetBufferedUpdateInterval(LONG server, LONG milliseconds) {
 
 // What happens later.
 
-void Server::later(long milliseconds, std::function<void()> job) { jobs_.emplace(GetTickCount64() + milliseconds, std::move(job)); }
+void Server::later(long milliseconds, std::function<void()> job) {
+    jobs_.emplace(GetTickCount64() + milliseconds, std::move(job));
+    if (milliseconds <= 0 && !is_posted_) is_posted_ = PostMessageW(window_, JOBS_ARE_DUE, 0, 0);
+}
 
 void Server::later_for(const Item &item, long milliseconds, std::function<void(Item &)> job) {
     const Key key(item.server, item.handle);
@@ -365,13 +375,17 @@ void Server::later_for(const Item &item, long milliseconds, std::function<void(I
     });
 }
 
-void Server::tick() {
-    const ULONGLONG at = GetTickCount64();
+void Server::do_jobs(ULONGLONG at) {
     for (size_t done = 0; done < MOST_PER_TICK && !jobs_.empty() && jobs_.begin()->first <= at; ++done) {
         const auto job = std::move(jobs_.begin()->second);
         jobs_.erase(jobs_.begin());
         job();
     }
+}
+
+void Server::tick() {
+    const ULONGLONG at = GetTickCount64();
+    do_jobs(at);
     if (at >= next_scan_) {
         next_scan_ = at + knobs_.scan_ms;
         scan();

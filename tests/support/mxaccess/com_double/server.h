@@ -130,6 +130,7 @@ private:
     void later(long milliseconds, std::function<void()> job);
     // Runs `job` with the item, unless it was un-advised or removed meanwhile.
     void later_for(const Item &item, long milliseconds, std::function<void(Item &)> job);
+    void do_jobs(ULONGLONG at);
     void tick();
     void scan();
     void show_alarms();
@@ -155,6 +156,7 @@ private:
     ITypeInfo *type_;
     Point events_, events_2_;
     HWND window_;
+    bool is_posted_ = false;
     Galaxy galaxy_;
     std::map<long, Client> clients_;
     std::multimap<ULONGLONG, std::function<void()>> jobs_;

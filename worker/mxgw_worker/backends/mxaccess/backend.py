@@ -1,4 +1,7 @@
-"""`MxAccessBackend` runs the 18 methods of MXAccess on its COM object, in an apartment of its own."""
+"""`MxAccessBackend` runs the 18 methods of MXAccess on its COM object, in an apartment of its own.
+
+It has so many lines because each method is one command for the apartment, and all 18 stand together.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from mxgw_worker.backends.base import (
 from mxgw_worker.backends.mxaccess.alarms import ConsumerAlarms
 from mxgw_worker.backends.mxaccess.alarms.consumer import MakeConsumer
 from mxgw_worker.backends.mxaccess.apartment import Apartment
-from mxgw_worker.backends.mxaccess.browse import AttributeBrowser
+from mxgw_worker.backends.mxaccess.browse import AttributeBrowser, NamedObjects
 from mxgw_worker.backends.mxaccess.com import Com, ComEvents, Connect, Pump
 from mxgw_worker.backends.mxaccess.dates import Dates
 from mxgw_worker.backends.mxaccess.errors import OUT_OF_RANGE
@@ -363,7 +366,7 @@ class MxAccessBackend:
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
         com, events = self._running()
         if self._browser is None:
-            self._browser = AttributeBrowser(self._options.objects, com, events)
+            self._browser = AttributeBrowser(NamedObjects(self._options.objects), com, events)
         return await self._browser.browse(parent, self._in_apartment)
 
     async def active_alarms(self) -> Sequence[Alarm]:

@@ -1,8 +1,9 @@
 """Lists attributes. MXAccess has no call for it, but each object has an attribute with the names of all of them.
 Source: docs/reference/mxaccess.md#references.
 
-Which objects there are is in the Galaxy's database, which MXAccess does not reach: the option `objects` names those
-that are to be listed.
+Which objects there are is in the Galaxy's database, which MXAccess does not reach. `ObjectList` is what a reader of it
+would implement; there is none, because nothing of the database is known here that a test could be made of. The option
+`objects` names objects instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from mxgw.convert import is_ok
 from mxgw.v1.commands_pb2 import BROWSE_NODE_KIND_ATTRIBUTE, BROWSE_NODE_KIND_OBJECT, BrowseNode
@@ -27,10 +28,40 @@ _ANSWER_S = 15.0
 InApartment = Callable[[str, Callable[[], Any]], Awaitable[Any]]
 
 
+class ObjectList(Protocol):
+    """Knows which objects there are."""
+
+    async def at_root(self) -> Sequence[BrowseNode]:
+        """Return the nodes at the root. The path of a node that is an object is its tag name.
+
+        Raises:
+            MxError: they cannot be listed.
+        """
+
+
+class NamedObjects:
+    """Implements `ObjectList` with tag names that somebody has written down."""
+
+    def __init__(self, tag_names: Sequence[str]) -> None:
+        self._tag_names = tag_names
+
+    async def at_root(self) -> Sequence[BrowseNode]:
+        if not self._tag_names:
+            raise MxError(
+                E_INVALIDARG,
+                "MXAccess cannot list objects. Browse an object by its tag name, or name objects in the option"
+                " 'objects' of the backend",
+            )
+        return [
+            BrowseNode(name=name, path=name, kind=BROWSE_NODE_KIND_OBJECT, has_children=True)
+            for name in self._tag_names
+        ]
+
+
 class AttributeBrowser:
     """Asks objects for the names of their attributes, under a server handle of its own."""
 
-    def __init__(self, objects: Sequence[str], com: Com, events: Events) -> None:
+    def __init__(self, objects: ObjectList, com: Com, events: Events) -> None:
         self._objects = objects
         self._answer_s = _ANSWER_S
         self._com = com
@@ -40,22 +71,13 @@ class AttributeBrowser:
         self._asked: dict[int, asyncio.Future[MxValue]] = {}
 
     async def browse(self, parent: str, in_apartment: InApartment) -> Sequence[BrowseNode]:
-        """Return the named objects for "", otherwise the attributes of an object.
+        """Return the list of objects for "", otherwise the attributes of an object.
 
         Raises:
-            MxError: there is no such object, or none is named.
+            MxError: there is no such object, or objects cannot be listed.
         """
         if not parent:
-            if not self._objects:
-                raise MxError(
-                    E_INVALIDARG,
-                    "MXAccess cannot list objects. Browse an object by its tag name, or name objects in the option"
-                    " 'objects' of the backend",
-                )
-            return [
-                BrowseNode(name=name, path=name, kind=BROWSE_NODE_KIND_OBJECT, has_children=True)
-                for name in self._objects
-            ]
+            return await self._objects.at_root()
         names = await self._attributes(parent, in_apartment)
         return [
             BrowseNode(

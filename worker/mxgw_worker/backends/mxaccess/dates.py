@@ -77,6 +77,21 @@ def filetime(ns: int) -> int:
     return ns // _FILETIME_NS + _FILETIME_1970
 
 
+def without_fraction(text: str) -> tuple[str, int]:
+    """Return a text without the fraction of its seconds, and the fraction in nanoseconds."""
+    start = text.rfind(":")
+    point = text.find(".", start + 1) if start >= 0 else -1
+    if point < 0:
+        return text, 0
+    end = point + 1
+    while end < len(text) and text[end] in "0123456789":
+        end += 1
+    digits = text[point + 1 : end][:9]
+    if not digits or not text[point - 1 : point].isdigit():
+        return text, 0
+    return text[:point] + text[end:], int(digits.ljust(9, "0"))
+
+
 def checked(ns: int) -> int:
     """Return `ns` when it is a time of the years 1 to 9999.
 

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mxgw.convert import timestamp_from_ns
 from mxgw.v1.values_pb2 import MxArray, MxValue
-from mxgw_worker.backends.mxaccess.dates import Dates, filetime_ns
+from mxgw_worker.backends.mxaccess.dates import Dates, filetime_ns, without_fraction
 from mxgw_worker.backends.mxaccess.variant_layout import (
     ARRAY,
     BYREF,
@@ -251,7 +251,7 @@ class VariantReader:
 
     def _time_of_text(self, text: str) -> int | None:
         # COM knows no fractions of a second in texts.
-        whole, fraction = _without_fraction(text)
+        whole, fraction = without_fraction(text)
         try:
             return self._dates.ns(self._date_of_text(whole)) + fraction
         except (ValueError, OverflowError):
@@ -388,18 +388,3 @@ def _set_unsigned(message: MxValue, number: int) -> None:
         message.long = number
     else:
         message.string = str(number)
-
-
-def _without_fraction(text: str) -> tuple[str, int]:
-    """Return a text without the fraction of its seconds, and the fraction in nanoseconds."""
-    start = text.rfind(":")
-    point = text.find(".", start + 1) if start >= 0 else -1
-    if point < 0:
-        return text, 0
-    end = point + 1
-    while end < len(text) and text[end] in "0123456789":
-        end += 1
-    digits = text[point + 1 : end][:9]
-    if not digits or not text[point - 1 : point].isdigit():
-        return text, 0
-    return text[:point] + text[end:], int(digits.ljust(9, "0"))

@@ -215,7 +215,7 @@ class Client:
             Hung: it has.
         """
         busy = self._apartment.busy
-        if busy is not None and (seconds := time.monotonic() - busy.since) > longest_s:
+        if busy is not None and (seconds := time.perf_counter() - busy.since) > longest_s:
             raise Hung(busy.what, seconds)
 
     async def add(self, reference: str, method: str = "AddItem", context: str = "") -> tuple[Called, Item]:

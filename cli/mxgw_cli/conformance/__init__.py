@@ -1,0 +1,1 @@
+"""`mxgw conformance`: holds clients in all languages alike."""
