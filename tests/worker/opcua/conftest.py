@@ -64,7 +64,16 @@ def other_server(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def plant() -> Iterator[Plant]:
-    """A server whose nodes and services the tests change. Each test leaves it as it was."""
+def shared_plant() -> Iterator[Plant]:
+    """The server of `plant`."""
     with running_plant() as plant:
         yield plant
+
+
+@pytest.fixture
+def plant(shared_plant: Plant) -> Plant:
+    """A server whose nodes and services the tests change. Each test takes away what it has added; the values of the
+    nodes that were there before are put back here.
+    """
+    shared_plant.reset_values()
+    return shared_plant

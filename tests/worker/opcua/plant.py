@@ -105,6 +105,11 @@ class Plant:
     def set_value(self, node_id: str, value: ua.Variant) -> None:
         self.do(self._server.write_attribute_value(ua.NodeId.from_string(node_id), ua.DataValue(value)))
 
+    def reset_values(self) -> None:
+        """Give the variables T0 to T7 the values that they had first."""
+        for number in range(8):
+            self.set_value(f"ns=2;s=T{number}", ua.Variant(float(number)))
+
     def namespaces(self, *uris: str) -> None:
         """Replace the namespaces after the first two."""
 
