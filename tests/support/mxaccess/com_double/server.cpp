@@ -75,7 +75,7 @@ Variant time_text(double time) {
 Knobs::Knobs()
     : version(long(setting(L"VERSION", 5))), resolve_ms(long(setting(L"RESOLVE_MS", 20))),
       complete_ms(long(setting(L"COMPLETE_MS", 10))), scan_ms(long(setting(L"SCAN_MS", 500))),
-      recover_ms(long(setting(L"RECOVER_MS", 2000))), rate(setting(L"RATE", 1000)),
+      recover_ms(long(setting(L"RECOVER_MS", 2000))), rate(setting(L"RATE", 1000)), load_items(long(setting(L"LOAD_ITEMS", 0))),
       pump_ms(long(setting(L"PUMP_MS", 0))), no_events_2(setting(L"NO_EVENTS_2", 0) != 0),
       hangs_at_end(setting(L"HANGING_RELEASE", 0) != 0) {}
 
@@ -417,7 +417,8 @@ void Server::scan() {
 
 void Server::make_load(ULONGLONG at) {
     // Not before the last item has joined for a while: then the order is that of the items, from the first event on.
-    if (load_.empty() || is_down_ || knobs_.rate <= 0 || at - load_joined_ < LOAD_SETTLE_MS) {
+    const bool is_complete = load_joins_ >= ULONGLONG(knobs_.load_items) && at - load_joined_ >= LOAD_SETTLE_MS;
+    if (load_.empty() || is_down_ || knobs_.rate <= 0 || !is_complete) {
         load_started_ = 0;
         return;
     }
@@ -458,6 +459,7 @@ void Server::resolve(Item &item) {
         if (knobs_.rate > 0) {
             load_.emplace_back(item.server, item.handle);
             load_joined_ = GetTickCount64();
+            ++load_joins_;
             const double value = found.attribute->load_number * 4294967296.0 + double(item.load_count++);
             data_change(item, *real(value), GOOD, now(), succeeded());
         } else {

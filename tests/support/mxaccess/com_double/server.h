@@ -24,6 +24,7 @@ struct Knobs {
     long scan_ms;      // SCAN_MS: between two changes of AppEngine_001.ScanCount
     long recover_ms;   // RECOVER_MS: until a platform that comes back has values
     double rate;       // RATE: events per second of all items of the load together
+    long load_items;   // LOAD_ITEMS: the load begins when so many items have joined it, however long that takes
     long pump_ms;      // PUMP_MS: for so long every call of an item dispatches messages, and so events, before it returns
     bool no_events_2;  // NO_EVENTS_2: the object has no connection point for buffered items
     bool hangs_at_end; // HANGING_RELEASE: the last Release never returns
@@ -162,7 +163,7 @@ private:
     std::multimap<ULONGLONG, std::function<void()>> jobs_;
     ULONGLONG next_scan_ = 0;
     LONG shown_alarms_ = -1;
-    ULONGLONG load_joined_ = 0, load_started_ = 0, load_sent_ = 0;
+    ULONGLONG load_joined_ = 0, load_joins_ = 0, load_started_ = 0, load_sent_ = 0;
     std::vector<Key> load_;
     size_t load_place_ = 0;
     bool is_down_ = false, text_times_ = false, bad_times_ = false, by_value_ = false, no_statuses_ = false;
