@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,8 @@ from mxgw.convert import is_ok
 from mxgw.v1 import values_pb2 as v
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
 
-from .harness import NS, Gap, running_backend
+from .harness import NS, Gap, demo_process, endpoint_of, running_backend
+from .node_server import node_process
 
 EXPECTED: dict[str, tuple[str, object, int]] = {
     "Boolean": ("boolean", False, 1),
@@ -46,6 +48,20 @@ EXPECTED: dict[str, tuple[str, object, int]] = {
     "Matrix": ("array", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 4),
     "EmptyArray": ("array", [], 4),
 }
+
+
+@pytest.fixture(scope="module")
+def own_demo() -> Iterator[str]:
+    """The endpoint of a demo server to which nobody has written yet."""
+    with demo_process() as process:
+        yield endpoint_of(process)
+
+
+@pytest.fixture(scope="module")
+def other_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same by node-opcua."""
+    with node_process(tmp_path_factory.mktemp("node-opcua")) as endpoint:
+        yield endpoint
 
 
 @pytest.mark.asyncio
